@@ -1,0 +1,1 @@
+"""Rules: pure functions and frozen types, no IO, clock, randomness or environment."""

@@ -1,0 +1,235 @@
+"""The compiled leaves: bytes in, small values out. This file is the contract; stubtest compares it with the build.
+
+Every class and function is safe to call from any thread and never counts on the GIL as its lock.
+Offsets are byte offsets, half open: body[start:end].
+"""
+
+from collections.abc import Sequence
+from typing import Final, final
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Header lines as ASGI gives them: names in lower case, values without outer white space."""
+
+BUILD_PROFILE: Final[str]
+""""release" or "debug". The benchmarks refuse a debug build."""
+
+class ProtocolError(ValueError):
+    """A backend broke HTTP/1.1 (RFC 9112); the text says how. The connection cannot be used again."""
+
+class JsonError(ValueError):
+    """A body is not a JSON object (RFC 8259); the text says what was expected, with line and column."""
+
+# --- http1: heads and framing ---------------------------------------------------------------------
+
+MEDIA_NONE: Final = 0
+"""No Content-Type."""
+MEDIA_OTHER: Final = 1
+MEDIA_JSON: Final = 2
+"""application/json or any type ending in +json."""
+MEDIA_EVENT_STREAM: Final = 3
+"""text/event-stream."""
+MEDIA_NDJSON: Final = 4
+"""application/x-ndjson."""
+MEDIA_MULTIPART: Final = 5
+"""multipart/form-data."""
+
+@final
+class RequestHead:
+    """A client's request head, read once: strictness checks, the facts routing needs, and the head for a backend.
+
+    The checks are those a server must make to agree with the backend on where a request ends
+    (RFC 9112 §3.2, §6): exactly one valid Host, one Content-Length of digits only, never Content-Length
+    together with Transfer-Encoding, and chunked as the only transfer coding.
+    """
+
+    def __new__(cls, headers: Headers) -> RequestHead: ...
+    @property
+    def problem(self) -> str | None:
+        """The first broken rule in words for the caller, or None."""
+    @property
+    def host(self) -> bytes:
+        """The Host value as sent, b"" if there is none."""
+    @property
+    def origin(self) -> bytes | None: ...
+    @property
+    def media(self) -> int:
+        """One of the MEDIA_ constants, from Content-Type."""
+    @property
+    def content_type(self) -> bytes | None: ...
+    @property
+    def content_length(self) -> int | None:
+        """The declared length; None without one, also for a chunked body."""
+    @property
+    def has_body(self) -> bool:
+        """A Content-Length above 0 or a Transfer-Encoding."""
+    @property
+    def request_id(self) -> bytes | None:
+        """X-Request-ID as sent."""
+    def encode(self, start: bytes, body_length: int, body: bytes = b"") -> bytes:
+        """The request for a backend: `start`, the client's header lines, the framing line, a blank line, `body`.
+
+        start: request line and our own header lines, each ended by CRLF.
+        body_length: at least 0 = Content-Length of that value; -1 = no framing line; -2 = chunked.
+        Left out of the client's lines: hop-by-hop ones (RFC 9110 §7.6.1: Connection and every name it lists,
+        Keep-Alive, Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE, Trailer, Transfer-Encoding,
+        Upgrade), Host, Content-Length, Expect, and credentials (Authorization, X-API-Key, api-key, X-Admin-Key).
+        All else goes as sent, in order, repeated lines too.
+        """
+
+@final
+class ResponseHead:
+    """A backend's final response head."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Lower-case names, in order, without hop-by-hop lines and Transfer-Encoding; Content-Length stays."""
+    @property
+    def media(self) -> int: ...
+    @property
+    def content_length(self) -> int | None: ...
+    @property
+    def encoded(self) -> bool:
+        """A Content-Encoding other than identity: the bytes cannot be scanned."""
+    @property
+    def retry_after(self) -> bytes | None: ...
+
+MESSAGE_OPEN: Final = 0
+"""More bytes belong to this response."""
+MESSAGE_DONE: Final = 1
+"""The response is whole and the connection may carry another request."""
+MESSAGE_DONE_CLOSE: Final = 2
+"""The response is whole and the connection must be closed (Connection: close, HTTP/1.0, bytes after the end)."""
+
+@final
+class ResponseParser:
+    """The client side of HTTP/1.1 for one connection, a response at a time. Any split of the bytes gives the same.
+
+    Framing by RFC 9112 §6.3: no body for HEAD, 204 and 304; chunked (extensions and trailers dropped);
+    Content-Length (repeated equal values count as one, differing ones are an error, as is one beside
+    Transfer-Encoding); else until close. Interim 1xx responses are skipped, 101 is an error.
+    """
+
+    def __new__(cls, max_head_bytes: int = 65536) -> ResponseParser: ...
+    def expect(self, head_request: bool = False) -> None:
+        """Begin a new response; head_request: it answers a HEAD and has no body."""
+    def feed(self, data: bytes) -> tuple[ResponseHead | None, bytes, int]:
+        """Take what the socket gave: (head if it became complete now, body bytes without framing, MESSAGE_).
+
+        Where `data` is nothing but body bytes it is returned itself, not copied. Raises ProtocolError.
+        """
+    def feed_eof(self) -> int:
+        """The backend closed: MESSAGE_DONE_CLOSE if the body was delimited by that. Raises ProtocolError otherwise."""
+
+# --- json: what routing reads and what a rename writes ----------------------------------------------
+
+@final
+class Peek:
+    """The top-level fields of a request body that routing and limits need. Of duplicate keys the last counts."""
+
+    @property
+    def model(self) -> str | None:
+        """None if absent or not a string."""
+    @property
+    def model_mistyped(self) -> bool:
+        """There is a "model" and it is not a string."""
+    @property
+    def model_spans(self) -> list[tuple[int, int]]:
+        """Where the values of every top-level "model" stand, quotes included."""
+    @property
+    def stream(self) -> bool | None:
+        """None if absent or not a boolean."""
+    @property
+    def max_output_tokens(self) -> int | None:
+        """The least of max_tokens, max_completion_tokens and max_output_tokens that are non-negative integers."""
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def include_usage(self) -> bool:
+        """stream_options.include_usage is true."""
+
+def peek(body: bytes) -> Peek:
+    """Read a JSON object's facts, checking the whole of it (syntax, UTF-8, numbers; any depth up to 1,000).
+
+    Raises JsonError for anything that is not one JSON object.
+    """
+
+def splice(body: bytes, edits: Sequence[tuple[int, int, bytes]]) -> bytes:
+    """`body` with each [start, end) replaced; edits in rising order, not overlapping. Raises ValueError otherwise."""
+
+def multipart_field(prefix: bytes, content_type: bytes, name: bytes) -> tuple[int, int] | None:
+    """Where the value of form field `name` stands in the first bytes of a multipart/form-data body (RFC 7578).
+
+    None when the field is not there or does not end within `prefix`, or the boundary is missing.
+    """
+
+# --- reply: reading along a model's answer -----------------------------------------------------------
+
+DIALECT_CHAT: Final = 0
+"""OpenAI chat and completions: ends with data: [DONE]; usage at top level."""
+DIALECT_RESPONSES: Final = 1
+"""OpenAI responses: ends with response.completed, .failed or .incomplete; usage in "response"."""
+DIALECT_MESSAGES: Final = 2
+"""Anthropic messages: ends with message_stop; usage in message_start and message_delta."""
+DIALECT_OLLAMA: Final = 3
+"""Ollama's NDJSON: ends with a line "done": true, which carries the counts."""
+
+@final
+class Usage:
+    """Tokens as the backend counted them. prompt_tokens includes the cached ones, completion_tokens the reasoning."""
+
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def completion_tokens(self) -> int: ...
+    @property
+    def cached_tokens(self) -> int: ...
+    @property
+    def reasoning_tokens(self) -> int: ...
+
+REPLY_COMPLETE: Final = 1
+"""Flag: the end mark of the dialect was seen."""
+REPLY_ERROR: Final = 2
+"""Flag: the backend reported an error inside the stream."""
+
+@final
+class ReplyScanner:
+    """Reads along a streamed reply without changing it. Any split of the bytes gives the same facts.
+
+    Lines over 1 MiB are passed over, so memory is bounded.
+    """
+
+    def __new__(cls, dialect: int) -> ReplyScanner: ...
+    def feed(self, data: bytes) -> int:
+        """Take the next bytes of the body; the REPLY_ flags so far."""
+    def finish(self) -> int:
+        """The body has ended: a last line without line end counts as one; the REPLY_ flags."""
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+
+@final
+class Answer:
+    """What a whole (not streamed) JSON answer says of itself."""
+
+    @property
+    def complete(self) -> bool:
+        """Chat and completions: every choice has a finish_reason; responses: status is completed, failed or
+        incomplete (or there is none); messages: stop_reason is set; Ollama: "done" is not false."""
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+
+def scan_answer(body: bytes, dialect: int) -> Answer | None:
+    """Read a whole answer; None if it is not a JSON object."""
+
+# --- toml: where things stand in a configuration file ------------------------------------------------
+
+def toml_spans(text: str) -> list[tuple[tuple[str | int, ...], int, int, int, int]]:
+    """Of every key in a valid TOML text: (path, key line, key column, value line, value column), counted from 1.
+
+    Path elements are key names, and indexes in arrays (of tables too). Raises ValueError if it does not parse.
+    """

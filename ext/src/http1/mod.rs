@@ -1,0 +1,25 @@
+//! HTTP/1.1 heads and framing (RFC 9112): a client's request head in, a backend's response out.
+//!
+//! Nothing here does IO or knows of Python. Input is borrowed; what is body in it is answered as ranges of it.
+
+mod chunked;
+mod common_names;
+mod error;
+mod field;
+mod framing_line;
+mod head;
+mod host;
+mod media;
+mod request;
+mod response;
+
+#[cfg(test)]
+mod tests;
+
+pub use common_names::{COMMON_NAMES, common_name};
+pub use error::ProtocolError;
+pub use framing_line::FramingLine;
+pub use head::ResponseHead;
+pub use media::Media;
+pub use request::{Kept, RequestHead};
+pub use response::{Body, End, Fed, ResponseParser};

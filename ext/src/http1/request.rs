@@ -1,0 +1,232 @@
+//! A client's request head, read once: strictness, the facts routing needs, and the lines a backend gets.
+//!
+//! Lines that go to the backend are copied at reading, in their final form, so that an attempt only joins pieces,
+//! and a repeated attempt does not read anything again.
+
+use super::field::{LengthError, elements, is_token, length, splits_lines};
+use super::framing_line::FramingLine;
+use super::host::is_valid_host;
+use super::media::Media;
+
+/// Which of the lines worth keeping by themselves a line is; each is said once, for the first of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    Host,
+    Origin,
+    ContentType,
+    RequestId,
+}
+
+#[derive(Debug, Default)]
+pub struct RequestHead {
+    problem: Option<&'static str>,
+    media: Media,
+    content_length: Option<u64>,
+    lengths: u32,
+    hosts: u32,
+    transfer_codings: u32,
+    has_origin: bool,
+    has_request_id: bool,
+    /// What the backend gets: whole lines, each ended by CRLF.
+    lines: Vec<u8>,
+    /// Names that Connection lists, beyond those that are never passed on.
+    listed: Vec<Box<[u8]>>,
+}
+
+enum Name {
+    Host,
+    Origin,
+    ContentType,
+    RequestId,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    /// Hop by hop, or a credential, or Expect, which the server under us has answered.
+    Dropped,
+    Other,
+}
+
+impl Name {
+    /// ASGI names are lower-case already; other callers' need not be.
+    fn of(name: &[u8]) -> Self {
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            2 if is(b"te") => Self::Dropped,
+            4 if is(b"host") => Self::Host,
+            6 if is(b"origin") => Self::Origin,
+            6 if is(b"expect") => Self::Dropped,
+            7 if is(b"trailer") || is(b"upgrade") || is(b"api-key") => Self::Dropped,
+            9 if is(b"x-api-key") => Self::Dropped,
+            10 if is(b"connection") => Self::Connection,
+            10 if is(b"keep-alive") => Self::Dropped,
+            11 if is(b"x-admin-key") => Self::Dropped,
+            12 if is(b"content-type") => Self::ContentType,
+            12 if is(b"x-request-id") => Self::RequestId,
+            13 if is(b"authorization") => Self::Dropped,
+            14 if is(b"content-length") => Self::ContentLength,
+            16 if is(b"proxy-connection") => Self::Dropped,
+            17 if is(b"transfer-encoding") => Self::TransferEncoding,
+            18 if is(b"proxy-authenticate") => Self::Dropped,
+            19 if is(b"proxy-authorization") => Self::Dropped,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl RequestHead {
+    pub fn new() -> Self {
+        // Browsers and SDKs send 300 to 500 bytes of header lines.
+        Self {
+            lines: Vec::with_capacity(512),
+            ..Self::default()
+        }
+    }
+
+    /// Read the next line; afterwards `finish`.
+    pub fn line(&mut self, name: &[u8], value: &[u8]) -> Option<Kept> {
+        if splits_lines(value) {
+            self.broken("a header value has a CR, LF or NUL byte in it");
+            return None;
+        }
+        match Name::of(name) {
+            Name::Other => self.pass(name, value),
+            Name::Dropped => {}
+            Name::Host => return self.host(value),
+            Name::Connection => self.connection(value),
+            Name::ContentLength => self.length(value),
+            Name::TransferEncoding => self.transfer_encoding(value),
+            Name::ContentType => {
+                self.pass(name, value);
+                if self.media == Media::None {
+                    self.media = Media::of(value);
+                    return Some(Kept::ContentType);
+                }
+            }
+            Name::Origin => {
+                self.pass(name, value);
+                if !std::mem::replace(&mut self.has_origin, true) {
+                    return Some(Kept::Origin);
+                }
+            }
+            Name::RequestId => {
+                self.pass(name, value);
+                if !std::mem::replace(&mut self.has_request_id, true) {
+                    return Some(Kept::RequestId);
+                }
+            }
+        }
+        None
+    }
+
+    /// All lines are read: the rules that need the whole head.
+    pub fn finish(&mut self) {
+        if self.hosts == 0 {
+            self.broken("missing Host header");
+        }
+        if self.lengths > 0 && self.transfer_codings > 0 {
+            self.broken("both Content-Length and Transfer-Encoding");
+        }
+        if !self.listed.is_empty() {
+            self.drop_listed();
+        }
+    }
+
+    /// The first broken rule, in words for the caller of the API.
+    pub fn problem(&self) -> Option<&'static str> {
+        self.problem
+    }
+
+    pub fn media(&self) -> Media {
+        self.media
+    }
+
+    pub fn content_length(&self) -> Option<u64> {
+        self.content_length
+    }
+
+    pub fn has_body(&self) -> bool {
+        self.transfer_codings > 0 || self.content_length.is_some_and(|length| length > 0)
+    }
+
+    /// The request for a backend, in pieces to be written one after the other.
+    pub fn pieces<'a>(
+        &'a self,
+        start: &'a [u8],
+        framing: &'a FramingLine,
+        body: &'a [u8],
+    ) -> [&'a [u8]; 5] {
+        [start, &self.lines, framing.as_bytes(), b"\r\n", body]
+    }
+
+    fn broken(&mut self, rule: &'static str) {
+        self.problem.get_or_insert(rule);
+    }
+
+    fn pass(&mut self, name: &[u8], value: &[u8]) {
+        if !is_token(name) {
+            return self.broken("a header name has a byte in it that names cannot have");
+        }
+        self.lines.reserve(name.len() + value.len() + 4);
+        self.lines.extend_from_slice(name);
+        self.lines.extend_from_slice(b": ");
+        self.lines.extend_from_slice(value);
+        self.lines.extend_from_slice(b"\r\n");
+    }
+
+    fn host(&mut self, value: &[u8]) -> Option<Kept> {
+        self.hosts += 1;
+        if self.hosts > 1 {
+            self.broken("more than one Host header");
+            return None;
+        }
+        if !is_valid_host(value) {
+            self.broken("Host is not a valid host[:port]");
+        }
+        Some(Kept::Host)
+    }
+
+    fn length(&mut self, value: &[u8]) {
+        self.lengths += 1;
+        if self.lengths > 1 {
+            return self.broken("more than one Content-Length");
+        }
+        match length(value) {
+            Ok(length) => self.content_length = Some(length),
+            Err(LengthError::NotANumber) => self.broken("Content-Length is not a number"),
+            Err(LengthError::TooLarge) => self.broken("Content-Length is too large"),
+        }
+    }
+
+    fn transfer_encoding(&mut self, value: &[u8]) {
+        self.transfer_codings += 1;
+        if self.transfer_codings > 1 || !value.eq_ignore_ascii_case(b"chunked") {
+            self.broken("unsupported Transfer-Encoding");
+        }
+    }
+
+    fn connection(&mut self, value: &[u8]) {
+        // Nearly every head with a Connection line has one of these two, and neither names a header of its own.
+        if value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close") {
+            return;
+        }
+        let names = elements(value)
+            .filter(|name| !name.is_empty() && !matches!(Name::of(name), Name::Dropped));
+        self.listed.extend(names.map(Box::from));
+    }
+
+    /// A Connection line may stand after the lines it lists, so they are taken out again. Rare.
+    fn drop_listed(&mut self) {
+        let mut kept = Vec::with_capacity(self.lines.len());
+        for line in self.lines.split_inclusive(|&byte| byte == b'\n') {
+            let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+            if !self
+                .listed
+                .iter()
+                .any(|listed| listed.eq_ignore_ascii_case(name))
+            {
+                kept.extend_from_slice(line);
+            }
+        }
+        self.lines = kept;
+    }
+}

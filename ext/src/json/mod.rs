@@ -1,0 +1,18 @@
+//! JSON request bodies (RFC 8259): what routing reads of them, and edits by offset.
+
+mod cursor;
+mod error;
+mod grammar;
+mod number;
+mod peek;
+mod scan;
+mod skip;
+mod splice;
+mod string;
+
+pub use cursor::{Cursor, Fault, MAX_DEPTH};
+pub use error::JsonError;
+pub use number::integer;
+pub use peek::{Peek, peek};
+pub use splice::{Edit, SpliceError, splice, splice_into, spliced_length};
+pub use string::Text;

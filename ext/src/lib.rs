@@ -1,0 +1,13 @@
+//! The compiled leaves of penstock: bytes in, small values out.
+//!
+//! Every leaf is a plain, thread-safe Rust module; `python/` holds their thin Python faces, one file a leaf.
+//! `_native.pyi` is the contract of those faces.
+
+pub mod http1;
+pub mod json;
+pub mod multipart;
+pub mod reply;
+pub mod toml_spans;
+
+#[cfg(feature = "python")]
+mod python;

@@ -1,0 +1,20 @@
+//! The Python faces, one file a leaf. They convert arguments and results and hold no logic.
+
+use pyo3::prelude::*;
+
+mod http1;
+mod json;
+mod multipart;
+mod reply;
+mod toml_spans;
+
+#[pymodule(gil_used = false)]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    module.add("BUILD_PROFILE", profile)?;
+    http1::register(module)?;
+    json::register(module)?;
+    multipart::register(module)?;
+    reply::register(module)?;
+    toml_spans::register(module)
+}

@@ -1,0 +1,46 @@
+//! Reading along a model's answer: is it whole, did it fail inside, what did it use. The bytes are never changed.
+//!
+//! A stream goes through `sse` or `ndjson`, which pass over all that carries no mark (`marks`) and hand whole
+//! events to `facts`. A whole answer goes through `answer`. Both read JSON by `found`.
+
+mod answer;
+mod facts;
+mod found;
+mod lines;
+mod marks;
+mod ndjson;
+mod scanner;
+mod sse;
+mod usage;
+
+pub use answer::{Answer, scan_answer};
+pub use lines::MAX_LINE_BYTES;
+pub use scanner::ReplyScanner;
+pub use usage::Usage;
+
+/// The end mark of the dialect was seen.
+pub const REPLY_COMPLETE: u8 = 1;
+/// The backend reported an error inside the stream.
+pub const REPLY_ERROR: u8 = 2;
+
+/// How a service writes its answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI chat and completions.
+    Chat,
+    /// OpenAI responses.
+    Responses,
+    /// Anthropic messages.
+    Messages,
+    /// Ollama's own NDJSON.
+    Ollama,
+}
+
+impl Dialect {
+    pub const ALL: [Dialect; 4] = [
+        Dialect::Chat,
+        Dialect::Responses,
+        Dialect::Messages,
+        Dialect::Ollama,
+    ];
+}

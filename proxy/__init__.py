@@ -1,0 +1,1 @@
+"""The world: sockets, files, the clock. Start reading at app.py."""
