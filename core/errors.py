@@ -1,0 +1,182 @@
+"""Every way a request can fail: one tree, from which status, body, log level, blame and retry all come.
+
+An error names its *fault* (whose it is) by class, so logs, metrics and the `X-Penstock-Error` header cannot
+disagree. Backend errors also carry the *phase* they happened in, which is what `core.retry` decides by.
+"""
+
+from typing import ClassVar, Literal
+
+Fault = Literal["caller", "policy", "backend", "penstock", "capacity"]
+Phase = Literal["connect", "send", "first_byte", "body"]
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class PenstockError(Exception):
+    """A request that cannot be answered as asked.
+
+    message: for the caller: what is wrong and what to change; never a secret, a body or a stack trace.
+    param: the field or header it is about, in OpenAI's sense.
+    retry_after_s: whole seconds until trying again makes sense; None where waiting does not help.
+    headers: further lines for the answer (Allow).
+    """
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    type: ClassVar[str] = "invalid_request_error"
+    fault: ClassVar[Fault]
+    level: ClassVar[Level] = "info"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.headers = headers
+
+
+# --- the caller's ---------------------------------------------------------------------------------
+
+
+class CallerError(PenstockError):
+    fault = "caller"
+
+
+class InvalidRequest(CallerError):
+    """Bad framing, bad Host, a field of the wrong type."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class InvalidJson(CallerError):
+    status = 400
+    code = "invalid_json"
+
+
+class MissingField(CallerError):
+    status = 400
+    code = "missing_required_parameter"
+
+
+class NotFound(CallerError):
+    status = 404
+    code = "not_found"
+
+
+class ModelNotFound(CallerError):
+    status = 404
+    code = "model_not_found"
+
+
+class MethodNotAllowed(CallerError):
+    status = 405
+    code = "method_not_allowed"
+
+
+class RequestTimeout(CallerError):
+    """The client sent its request too slowly (`server.receive_s`)."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class BodyTooLarge(CallerError):
+    status = 413
+    code = "body_too_large"
+
+
+class WrongContentType(CallerError):
+    status = 415
+    code = "unsupported_media_type"
+
+
+# --- a rule of the operator's ----------------------------------------------------------------------
+
+
+class PolicyError(PenstockError):
+    fault = "policy"
+
+
+class OriginRefused(PolicyError):
+    status = 403
+    code = "origin_not_allowed"
+
+
+# --- a backend's -----------------------------------------------------------------------------------
+
+
+class BackendError(PenstockError):
+    """A backend failed. `phase` says how far the attempt had come, `stale` that a pooled connection had died."""
+
+    status = 502
+    code = "backend_failed"
+    type = "server_error"
+    fault = "backend"
+    level = "warning"
+
+    def __init__(self, message: str, *, phase: Phase, stale: bool = False) -> None:
+        super().__init__(message)
+        self.phase: Phase = phase
+        self.stale = stale
+
+
+class ConnectFailed(BackendError):
+    code = "backend_unreachable"
+
+
+class BadAnswer(BackendError):
+    """What came is not HTTP, or ended before it was whole."""
+
+    code = "backend_bad_answer"
+
+
+class IncompleteReply(BackendError):
+    """The body ended in good order, the model's reply had not (no [DONE], no finish_reason, "done": false)."""
+
+    code = "backend_incomplete_reply"
+
+
+class BackendTimeout(BackendError):
+    status = 504
+    code = "backend_timeout"
+
+
+# --- room ------------------------------------------------------------------------------------------
+
+
+class CapacityError(PenstockError):
+    fault = "capacity"
+    type = "server_error"
+    level = "warning"
+
+
+class NoHealthyTarget(CapacityError):
+    """No backend is there for this request, or all its connections are taken."""
+
+    status = 503
+    code = "no_healthy_target"
+
+
+class Draining(CapacityError):
+    status = 503
+    code = "draining"
+
+
+# --- ours ------------------------------------------------------------------------------------------
+
+
+class InternalError(PenstockError):
+    """A defect of penstock. The log has the stack trace, the caller only the request id."""
+
+    status = 500
+    code = "internal_error"
+    type = "server_error"
+    fault = "penstock"
+    level = "error"

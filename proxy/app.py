@@ -1,0 +1,166 @@
+"""The ASGI application: the life of a request, top to bottom in `App.handle`.
+
+Each phase stands in the file its name says; each may raise a `PenstockError`, which becomes the answer in
+`reply.refuse`. Whatever happens, the request reaches `settle`.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from penstock.core.config import Config
+from penstock.core.endpoint import Endpoint, Shape, match
+from penstock.core.errors import Draining, InternalError, PenstockError, RequestTimeout
+from penstock.core.origin import OriginRules
+from penstock.core.plan import Plan, Upstream, plan
+from penstock.core.route import Routes, unknown_model
+from penstock.proxy.discovery import Discovery
+from penstock.proxy.endpoints import OWN
+from penstock.proxy.endpoints.preflight import cors_lines, is_preflight, preflight
+from penstock.proxy.exchange import ClientLeft, Exchange
+from penstock.proxy.inbound import check, discard, read_body
+from penstock.proxy.log import Log
+from penstock.proxy.relay import relay
+from penstock.proxy.reply import cut, refuse
+from penstock.proxy.request_id import RequestIds
+from penstock.proxy.upstream.attempt import run
+from penstock.proxy.upstream.pool import Pool
+
+# Names are strangers' input where unknown models pass to the default backend.
+MAX_PLANS = 10_000
+DRAINED = "this server is shutting down and the time for running requests is over"
+
+
+class App:
+    """Everything a worker holds, made by `lifespan.start`; one per worker, passed to whoever needs it."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        routes: Routes,
+        origins: OriginRules,
+        upstreams: Mapping[str, Upstream],
+        pools: Mapping[str, Pool],
+        discovery: Discovery,
+        log: Log,
+        request_ids: RequestIds,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], datetime],
+        version: str,
+    ) -> None:
+        self.config = config
+        self.routes = routes
+        self.origins = origins
+        self.upstreams = upstreams
+        self.pools = pools
+        self.discovery = discovery
+        self.log = log
+        self.request_ids = request_ids
+        self.loop = loop
+        self.clock = clock
+        self.version = version
+        self.started = loop.time()
+        self.started_at = clock()
+        self.draining = False
+        self.active: set[Exchange] = set()
+        self._plans: dict[tuple[str, str | None], Plan] = {}
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            exchange = Exchange(
+                scope,
+                receive,
+                send,
+                loop=self.loop,
+                receive_s=self.config.server.receive_s,
+                request_id=self.request_ids.next(),
+            )
+            await self.handle(exchange)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def handle(self, exchange: Exchange) -> None:
+        """A request, from its head to its last byte."""
+        server = self.config.server
+        self.active.add(exchange)
+        try:
+            check(exchange, self.origins)
+            exchange.cors = cors_lines(exchange, self.origins)
+            if is_preflight(exchange):
+                return await preflight(exchange)
+            exchange.endpoint = endpoint = match(exchange.method, exchange.path)
+            if endpoint.own:
+                return await OWN[endpoint.own](self, exchange)
+            await read_body(exchange, endpoint, server.max_body_bytes, server.max_upload_bytes)
+            decision = self._plan(endpoint, exchange.model) or await self._plan_anew(endpoint, exchange.model)
+            reply = await run(decision, exchange, self.pools)
+            await relay(reply, exchange, endpoint.dialect)
+        except PenstockError as error:
+            await self._failed(exchange, error)
+        except ClientLeft:
+            pass
+        except asyncio.CancelledError:
+            await self._cancelled(exchange)
+        except Exception as error:  # noqa: BLE001 - the outermost place: a defect costs one request, not the worker
+            self.log.defect(exchange, error)
+            await self._failed(exchange, InternalError("an internal error; the log has more under the request id"))
+        finally:
+            self._settle(exchange)
+
+    def _plan(self, endpoint: Endpoint, model: str | None) -> Plan | None:
+        return self._plans.get((endpoint.route, model))
+
+    async def _plan_anew(self, endpoint: Endpoint, model: str | None) -> Plan:
+        """Decide where this endpoint and model go; the decision is kept until discovery says something new."""
+        native = endpoint.shape is Shape.OLLAMA
+        if model is None:
+            targets = self.routes.of_no_model(native=native, required=endpoint.model_required)
+        else:
+            found = self.routes.of_model(model, self.discovery.by_name)
+            if found is None:
+                await self.discovery.refresh()
+                found = self.routes.of_model(model, self.discovery.by_name)
+            if found is None:
+                raise unknown_model(model, [*self.routes.models, *self.discovery.by_name])
+            targets = found
+        if len(self._plans) >= MAX_PLANS:
+            self._plans.clear()
+        decision = plan(endpoint, model, targets, self.upstreams)
+        self._plans[endpoint.route, model] = decision
+        return decision
+
+    async def _failed(self, exchange: Exchange, error: PenstockError) -> None:
+        """Answer with the error, unless part of another answer has gone out."""
+        exchange.error = error
+        if exchange.answering:
+            return
+        try:
+            if exchange.body_open:
+                await discard(exchange)
+            await refuse(exchange, error)
+        except ClientLeft:
+            pass
+
+    async def _cancelled(self, exchange: Exchange) -> None:
+        """The task was cancelled: by the client's leaving, its silence, or the end of draining."""
+        if exchange.client_left:
+            return
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        if exchange.timed_out:
+            exchange.body_read()
+            limit = self.config.server.receive_s
+            await self._failed(exchange, RequestTimeout(f"no byte of the body came for {limit:g} s"))
+        elif exchange.answering:
+            await cut(exchange, Draining(DRAINED))
+        else:
+            await self._failed(exchange, Draining(DRAINED, retry_after_s=1))
+
+    def _settle(self, exchange: Exchange) -> None:
+        """The one end of every request: nothing of it stays, and one line is written."""
+        exchange.close()
+        self.active.discard(exchange)
+        self.log.request(exchange, self.loop.time())

@@ -1,0 +1,75 @@
+"""The one place that touches granian's worker class, which is private to it (hence the dependency's upper bound).
+
+granian's own process manager is not used: it ends the server when two workers die within 5.5 s, and waits without
+limit for streams to end (seen with 2.8.7; see `serve.py` for ours).
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from granian import _futures, _granian
+from granian.http import HTTP1Settings, HTTP2Settings
+
+from penstock.core.config import Server
+
+Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+
+BACKLOG = 4096
+# Requests one worker takes on at once; each is a task here, and the limits that matter are ours.
+MAX_CONCURRENT = 65_536
+NO_LIMIT_MS = 86_400_000
+
+_native: Any = _granian  # its stub is behind its build
+_glue: Any = _futures
+
+
+class Listener:
+    """Serves an ASGI application on a socket from threads of granian's; the application runs on this loop."""
+
+    def __init__(self, app: Application, server: Server, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self.stopped: asyncio.Future[None] = loop.create_future()
+        self._signal = _native.WorkerSignal()
+        self._signal.add_cb(lambda: loop.call_soon_threadsafe(self.stopped.set_result, None))
+
+        async def target(scope: dict[str, Any], protocol: Any) -> None:
+            await app(scope, protocol.receive, protocol.send)
+
+        scheduler = _glue._new_cbscheduler(loop, _glue._future_watcher_wrapper(target), impl_asyncio=True)
+        # A single-threaded runtime: measured equal to the multi-threaded one in CPU per request.
+        _worker(server, listener).serve_str(scheduler, loop, self._signal)
+
+    def drain(self) -> None:
+        """Accept nothing more and let running requests end; then `stopped` is done."""
+        self._signal.set()
+
+
+def _worker(server: Server, listener: socket.socket) -> Any:
+    tls = server.tls
+    return _native.ASGIWorker(
+        worker_id=1,
+        sock=(None, _holder(listener)),
+        ipc=None,
+        backpressure=MAX_CONCURRENT,
+        blocking_threads=8,
+        http_mode="auto",
+        http1_opts=HTTP1Settings(header_read_timeout=int(server.receive_s * 1000) or NO_LIMIT_MS),
+        http2_opts=HTTP2Settings(),
+        ssl_enabled=tls is not None,
+        ssl_cert=tls.cert_file if tls else None,
+        ssl_key=tls.key_file if tls else None,
+        ssl_protocol_min="tls1.2",
+        ssl_ca=(tls.client_ca_file or None) if tls else None,
+        ssl_client_verify=bool(tls and tls.client_ca_file),
+    )
+
+
+def _holder(listener: socket.socket) -> Any:
+    fd = os.dup(listener.fileno())  # it closes what it holds
+    if sys.platform in ("linux", "freebsd"):
+        return _native.SocketHolder(fd, False, BACKLOG)
+    return _native.SocketHolder(fd, False)

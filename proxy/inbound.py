@@ -1,0 +1,144 @@
+"""What comes in: the strict checks of a head, and the body, held or streamed through.
+
+The server under us is lenient where it must not be (it takes a missing or doubled Host, and Content-Length beside
+Transfer-Encoding), so `check` refuses what a backend might read differently than we do.
+"""
+
+from penstock.core.endpoint import Endpoint, Shape
+from penstock.core.errors import BodyTooLarge, InvalidJson, InvalidRequest, OriginRefused, WrongContentType
+from penstock.core.origin import OriginRules
+from penstock.ext import MEDIA_JSON, MEDIA_MULTIPART, JsonError, multipart_field, peek
+from penstock.proxy.exchange import Exchange
+
+# A form's small fields stand before its files in what SDKs send; the model is looked for in this much.
+MULTIPART_PEEK_BYTES = 65_536
+
+
+def check(exchange: Exchange, rules: OriginRules) -> None:
+    """Refuse a head that is ambiguous, or that a browser was tricked into sending."""
+    head = exchange.head
+    if head.problem is not None:
+        raise InvalidRequest(head.problem)
+    if not rules.host_allowed(head.host):
+        name = head.host.decode("latin-1")[:100]
+        raise InvalidRequest(
+            f"this server does not go by the Host {name!r}; server.hosts lists its names", param="Host"
+        )
+    origin = head.origin
+    if origin is not None and not rules.origin_allowed(origin, head.host):
+        raise OriginRefused("calls from this Origin are not allowed; cors.origins lists those that are", param="Origin")
+
+
+async def read_body(exchange: Exchange, endpoint: Endpoint, max_body_bytes: int, max_upload_bytes: int) -> None:
+    """Read the request's body: JSON is held and peeked into, anything else streams through as an `Upload`."""
+    media = exchange.head.media
+    if endpoint.json_only and media != MEDIA_JSON:
+        sent = (exchange.head.content_type or b"none").decode("latin-1")[:100]
+        raise WrongContentType(f"Content-Type must be application/json, not {sent}", param="Content-Type")
+    if not exchange.body_open:
+        if endpoint.json_only:
+            raise InvalidJson("the request has no body; a JSON object is needed")
+        return
+    if media == MEDIA_JSON or (endpoint.shape is Shape.OLLAMA and not endpoint.route.startswith("/api/blobs")):
+        await _read_whole(exchange, max_body_bytes)
+        _peek(exchange)
+    else:
+        await _begin_upload(exchange, max_upload_bytes)
+
+
+async def _read_whole(exchange: Exchange, limit: int) -> None:
+    length = exchange.head.content_length
+    _bound(length or 0, limit)
+    body = await exchange.receive()
+    if exchange.body_open and len(body) == length:
+        exchange.body_read()
+    if exchange.body_open:
+        parts = [body]
+        size = len(body)
+        while exchange.body_open and size != length:
+            _bound(size, limit)
+            part = await exchange.receive()
+            parts.append(part)
+            size += len(part)
+        exchange.body_read()
+        body = b"".join(parts)
+    _bound(len(body), limit)
+    exchange.body = body
+
+
+def _bound(size: int, limit: int) -> None:
+    if size > limit:
+        raise BodyTooLarge(f"the body is over {limit} bytes (server.max_body_bytes, or max_upload_bytes for uploads)")
+
+
+def _peek(exchange: Exchange) -> None:
+    try:
+        facts = peek(exchange.body)
+    except JsonError as error:
+        raise InvalidJson(f"the body is not a JSON object: {error}") from None
+    if facts.model_mistyped:
+        raise InvalidRequest('"model" must be a string', param="model")
+    exchange.peek = facts
+    exchange.model = facts.model
+
+
+async def _begin_upload(exchange: Exchange, max_upload_bytes: int) -> None:
+    length = exchange.head.content_length
+    _bound(length or 0, max_upload_bytes)
+    exchange.upload = Upload(exchange, max_upload_bytes)
+    if exchange.head.media == MEDIA_MULTIPART and exchange.head.content_type is not None:
+        exchange.model = await exchange.upload.find_model(exchange.head.content_type)
+
+
+class Upload:
+    """A body on its way through. `prefix` was read to find the model in; `next` gives what follows it."""
+
+    __slots__ = ("_exchange", "_limit", "_size", "begun", "model_span", "prefix")
+
+    def __init__(self, exchange: Exchange, limit: int) -> None:
+        self._exchange = exchange
+        self._limit = limit
+        self._size = 0
+        self.prefix = b""
+        self.begun = False
+        self.model_span: tuple[int, int] | None = None
+
+    async def find_model(self, content_type: bytes) -> str | None:
+        """The form's "model" field, if it stands within the first MULTIPART_PEEK_BYTES."""
+        while len(self.prefix) < MULTIPART_PEEK_BYTES and self._exchange.body_open:
+            self.prefix += await self._receive()
+            self.model_span = multipart_field(self.prefix, content_type, b"model")
+            if self.model_span is not None:
+                start, end = self.model_span
+                return self.prefix[start:end].decode("utf-8", "replace")
+        return None
+
+    async def next(self) -> bytes:
+        """The next part; b"" at the end. Raises ClientLeft, BodyTooLarge."""
+        while self._exchange.body_open:
+            if part := await self._receive():
+                return part
+        return b""
+
+    async def _receive(self) -> bytes:
+        part = await self._exchange.receive()
+        self._size += len(part)
+        _bound(self._size, self._limit)
+        if self._size == self._exchange.head.content_length:
+            self._exchange.body_read()
+        return part
+
+
+# A client that is still sending does not read its answer, and closing on it would reset the connection before it
+# could. So an early refusal first takes in what is on its way, up to this much.
+DISCARD_BYTES = 33_554_432
+
+
+async def discard(exchange: Exchange) -> None:
+    """Read and drop what is left of the body, unless the client waits to be told (Expect: 100-continue)."""
+    if any(name == b"expect" for name, _ in exchange.scope["headers"]):
+        return
+    dropped = 0
+    while exchange.body_open and dropped < DISCARD_BYTES:
+        part = await exchange.receive()
+        dropped += len(part)

@@ -1,0 +1,144 @@
+"""JSON lines for people and machines: one per request, one per event. Writing never blocks a request.
+
+No prompt, answer, key, header or query goes in. Lines are collected and handed to a thread in batches; if the sink
+stalls, lines are dropped and the next batch says how many.
+"""
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+from queue import SimpleQueue
+from typing import Any, BinaryIO
+
+import msgspec
+
+from penstock.core.errors import Level
+from penstock.proxy.exchange import Exchange
+
+LEVELS: dict[Level, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+FLUSH_S = 0.1
+# About 20,000 lines; a sink that is further behind than this has stalled.
+MAX_PENDING_BYTES = 8_388_608
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Log:
+    """level: the least that is written. path: "" = standard error. clock: the wall time, in UTC."""
+
+    def __init__(self, level: Level, path: str, clock: Callable[[], datetime]) -> None:
+        self._threshold = LEVELS[level]
+        self._clock = clock
+        self._sink: BinaryIO = open(path, "ab", buffering=0) if path else sys.stderr.buffer  # noqa: SIM115, PTH123
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._dropped = 0
+        self._handed = 0
+        self._written = 0
+        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="penstock-log", daemon=True)
+        self._thread.start()
+        self.access = self._threshold <= LEVELS["info"]
+
+    def event(self, level: Level, message: str, **fields: Any) -> None:
+        """One line about something that is not a request."""
+        if LEVELS[level] >= self._threshold:
+            self._add(
+                {
+                    "timestamp": self._now(),
+                    "level": level,
+                    "message": message,
+                    "service": "penstock",
+                    **fields,
+                }
+            )
+
+    def request(self, exchange: Exchange, ended: float) -> None:
+        """The access line of a request; failures at their error's level, the rest at info."""
+        level: Level = "info" if exchange.error is None else exchange.error.level
+        if LEVELS[level] >= self._threshold:
+            self._add(access_line(exchange, ended, level, self._now()))
+
+    def defect(self, exchange: Exchange, error: Exception) -> None:
+        """A stack trace, for a request that met a defect of ours."""
+        trace = "".join(traceback.format_exception(error))
+        self.event("error", "a defect", requestId=exchange.request_id.decode("latin-1"), trace=trace)
+
+    def flush(self) -> None:
+        """Hand over what was collected; the lifespan calls this every FLUSH_S."""
+        if self._handed - self._written > MAX_PENDING_BYTES:
+            self._dropped += len(self._lines)
+        elif self._lines:
+            if self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                self.event("warning", "log lines were dropped: the sink is too slow", dropped=dropped)
+            self._handed += self._size
+            self._queue.put(b"".join(self._lines))
+        self._lines.clear()
+        self._size = 0
+
+    def close(self) -> None:
+        """Write what is left; waits a moment for a slow sink, not for ever."""
+        self.flush()
+        self._queue.put(None)
+        self._thread.join(timeout=2.0)
+
+    def _add(self, fields: dict[str, Any]) -> None:
+        line = _encode(fields) + b"\n"
+        self._lines.append(line)
+        self._size += len(line)
+
+    def _now(self) -> str:
+        return self._clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    def _write(self) -> None:
+        while (batch := self._queue.get()) is not None:
+            try:
+                self._sink.write(batch)
+                self._sink.flush()
+            except (OSError, ValueError):
+                pass  # a closed pipe or a full disk: nowhere left to say so
+            self._written += len(batch)
+
+
+def access_line(exchange: Exchange, ended: float, level: Level, timestamp: str) -> dict[str, Any]:
+    """The fields of a request's line; durations in ms. Absent facts are left out."""
+    line: dict[str, Any] = {
+        "timestamp": timestamp,
+        "level": level,
+        "message": "request",
+        "service": "penstock",
+        "requestId": exchange.request_id.decode("latin-1"),
+        "method": exchange.method,
+        "url": exchange.path.decode("latin-1"),
+        "route": exchange.endpoint.route if exchange.endpoint is not None else "none",
+        "status": exchange.status,
+        "duration": round((ended - exchange.started) * 1000, 3),
+        "ip": exchange.scope["client"][0] if exchange.scope.get("client") else "",
+        "userAgent": user_agent(exchange),
+    }
+    if exchange.first_byte:
+        line["firstByte"] = round((exchange.first_byte - exchange.started) * 1000, 3)
+    if exchange.model is not None:
+        line["model"] = exchange.model
+    if exchange.backend:
+        line["backend"] = exchange.backend
+        line["attempts"] = exchange.attempts
+    if exchange.usage is not None:
+        line["promptTokens"] = exchange.usage.prompt_tokens
+        line["completionTokens"] = exchange.usage.completion_tokens
+    if exchange.fault is not None:
+        line["fault"] = exchange.fault
+        line["error"] = exchange.error.code if exchange.error is not None else "client_left"
+    if exchange.error is not None:
+        line["detail"] = exchange.error.message
+    return line
+
+
+def user_agent(exchange: Exchange) -> str:
+    for name, value in exchange.scope["headers"]:
+        if name == b"user-agent":
+            return bytes(value).decode("latin-1")
+    return ""

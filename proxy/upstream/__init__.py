@@ -1,0 +1,1 @@
+"""Our side as client: connections, pools, attempts."""

@@ -1,0 +1,57 @@
+"""One worker process: the App on a uvloop, until it is told to drain."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+import uvloop
+
+from penstock.proxy.granian_face import Listener
+from penstock.proxy.lifespan import Running, start, stop
+from penstock.proxy.settings import Settings
+
+# How long requests may take to end once the time for draining is over.
+AFTER_DRAIN_S = 2.0
+PARENT_CHECK_S = 1.0
+
+
+def run_worker(settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve on `listener` until SIGTERM (drain) or the parent's death. Raises what keeps it from starting."""
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    loop.run_until_complete(_serve(settings, listener, on_ready))
+
+
+async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    drain = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, drain.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the whole group; the parent decides
+    running = await start(settings)
+    running.tasks.append(loop.create_task(_outlive(os.getppid(), drain)))
+    inbound = Listener(running.app, settings.config.server, listener)
+    listener.close()
+    on_ready()
+    await drain.wait()
+    running.app.draining = True
+    inbound.drain()
+    await _drain(running, inbound, settings.config.server.drain_s)
+    await stop(running)
+
+
+async def _outlive(parent: int, drain: asyncio.Event) -> None:
+    """A worker whose parent was killed must not keep the port."""
+    while os.getppid() == parent:  # noqa: ASYNC110 - the kernel sends no event for it
+        await asyncio.sleep(PARENT_CHECK_S)
+    drain.set()
+
+
+async def _drain(running: Running, inbound: Listener, drain_s: float) -> None:
+    """Wait for running requests, then end those that are left; each client is told."""
+    await asyncio.wait({inbound.stopped}, timeout=drain_s or None)
+    if not inbound.stopped.done():
+        for exchange in tuple(running.app.active):
+            exchange.cancel()
+        await asyncio.wait({inbound.stopped}, timeout=AFTER_DRAIN_S)

@@ -1,0 +1,272 @@
+"""Configuration files that are wrong, and the exact words about it."""
+
+import pytest
+
+from penstock.core.config_problem import ConfigError
+from penstock.core.config_read import read_config
+
+DEMO = '[backends.demo]\nkind = "demo"\n'
+
+
+def complaints(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read_config(text, "f")
+    return str(caught.value).split("\n")
+
+
+ONE_MISTAKE = {
+    "unknown key, near one": (
+        "[server]\nworker = 4\n",
+        'f:4:1: unknown key "worker" in [server]; did you mean "workers"?',
+    ),
+    "unknown key, none near": (
+        "zzz = 1\n",
+        'f:3:1: unknown key "zzz" in [backends.demo]; there are kind, url, api_key, ca_file, timeout, pool, discover',
+    ),
+    "unknown section": (
+        "[tiers.free]\n",
+        'f:3:2: unknown key "tiers" at the top level; there are server, auth, backends, models, log, cors',
+    ),
+    "unknown key with a line break in it": (
+        '"pool\\nx" = 1\n',
+        'f:3:1: unknown key "pool\\nx" in [backends.demo]; did you mean "pool"?',
+    ),
+    "integer too small": ("[server]\nworkers = -1\n", "f:4:11: workers must be from 0 to 1024, not -1"),
+    "string for an integer": (
+        '[server]\nworkers = "four"\n',
+        "f:4:11: workers must be an integer, not a string",
+    ),
+    "boolean for an integer": (
+        "[server]\nmax_body_bytes = true\n",
+        "f:4:18: max_body_bytes must be an integer, not a boolean",
+    ),
+    "fraction for an integer": (
+        "[server]\nworkers = 1.5\n",
+        "f:4:11: workers must be an integer, not a number",
+    ),
+    "integer for a boolean": ("discover = 1\n", "f:3:12: discover must be a boolean, not an integer"),
+    "date for a string": (
+        "[server]\nenvironment = 2024-01-01\n",
+        "f:4:15: environment must be a string, not a date or time",
+    ),
+    "infinity": ("[server]\ndrain_s = inf\n", "f:4:11: drain_s must be from 0 to 31536000, not inf"),
+    "not a number": (
+        "timeout = { idle_s = nan }\n",
+        "f:3:22: idle_s must be from 0 to 31536000, not nan",
+    ),
+    "enum, near one": (
+        '[log]\nlevel = "warnin"\n',
+        'f:4:9: level must be one of "debug", "info", "warning", "error", not "warnin"; did you mean "warning"?',
+    ),
+    "auth with keys": (
+        '[auth]\nmode = "keys"\n',
+        'f:4:8: mode must be "none", not "keys"; this version has no keys yet',
+    ),
+    "scalar for a table": ("[server]\ntls = 1\n", "f:4:7: tls must be a table, not an integer"),
+    "scalar for an array": ('[server]\nhosts = "a"\n', "f:4:9: hosts must be an array, not a string"),
+    "number for an address": ("[server]\nlisten = 8080\n", "f:4:10: listen must be a string, not an integer"),
+    "listen without host": (
+        '[server]\nlisten = ":8080"\n',
+        'f:4:10: listen: expected host:port: write "127.0.0.1:8080" for this machine alone, '
+        '"0.0.0.0:8080" for every address it has',
+    ),
+    "listen without brackets": (
+        '[server]\nlisten = "::1:8080"\n',
+        'f:4:10: listen: expected host:port such as "127.0.0.1:8080"; an IPv6 address stands in brackets: "[::1]:8080"',
+    ),
+    "listen on every address": (
+        '[server]\nlisten = "0.0.0.0:8080"\n',
+        'f:4:10: listen: "0.0.0.0:8080" can be reached from other machines and this version has no keys; '
+        'if everybody who reaches it may use it, write mode = "none" under [auth]',
+    ),
+    "unknown default backend": (
+        '[server]\ndefault_backend = "demon"\n',
+        'f:4:19: default_backend names "demon", but there is no [backends.demon]; did you mean "demo"?',
+    ),
+    "unknown models to no backend": (
+        '[server]\nunknown_models = "default_backend"\n',
+        'f:4:18: unknown_models = "default_backend" needs a default_backend in [server]',
+    ),
+    "host with scheme": (
+        '[server]\nhosts = ["a.example", "http://b"]\n',
+        'f:4:23: hosts[1]: expected a host name alone, such as "llm.example.org", without scheme, port or path',
+    ),
+    "host twice": ('[server]\nhosts = ["a", "A."]\n', 'f:4:15: hosts[1]: "a" is there already'),
+    "tls with half a pair": ('[server.tls]\ncert_file = "c"\n', 'f:3:9: [server.tls] needs "key_file"'),
+    "tls with an empty name": (
+        '[server.tls]\ncert_file = "c"\nkey_file = ""\n',
+        "f:5:12: key_file must be a string that is not empty",
+    ),
+    "a key in the file": (
+        '[backends.x]\nkind = "openai"\nurl = "http://x"\napi_key = "sk-abc"\n',
+        'f:6:11: api_key: a secret itself must not stand here; write "env:NAME" for an environment variable '
+        'or "file:PATH" for a file that holds it',
+    ),
+    "a secret store of later": (
+        '[backends.x]\nkind = "openai"\nurl = "http://x"\napi_key = "aws-sm:id#key"\n',
+        'f:6:11: api_key: "aws-sm:" is not supported in this version; write "env:NAME" for an environment '
+        'variable or "file:PATH" for a file that holds it',
+    ),
+    "a number as a key": (
+        '[backends.x]\nkind = "openai"\nurl = "http://x"\napi_key = 123456\n',
+        "f:6:11: api_key must be a string, not an integer",
+    ),
+    "no url": (
+        '[backends.x]\nkind = "openai"\n',
+        'f:3:11: [backends.x] needs "url": kind "openai" is a server',
+    ),
+    "url with password": (
+        '[backends.x]\nkind = "openai"\nurl = "http://u:secret@x"\n',
+        "f:5:7: url: an address must not hold a user name or password; use api_key",
+    ),
+    "url with query": (
+        '[backends.x]\nkind = "openai"\nurl = "http://x/v1?a=b"\n',
+        "f:5:7: url: an address must not have a query (?) or a fragment (#)",
+    ),
+    "url without scheme": (
+        '[backends.x]\nkind = "openai"\nurl = "localhost:8000"\n',
+        'f:5:7: url: expected an address such as "http://127.0.0.1:8000/v1" or "https://host/v1"',
+    ),
+    "url for Ollama's OpenAI side": (
+        '[backends.x]\nkind = "ollama"\nurl = "http://x:11434/v1/"\n',
+        'f:5:7: url: for kind "ollama" write the server\'s root, "http://x:11434"',
+    ),
+    "demo with url": (
+        'url = "http://x"\n',
+        'f:3:1: url: a backend of kind "demo" is built in and takes none',
+    ),
+    "ca_file without https": (
+        '[backends.x]\nkind = "openai"\nurl = "http://x"\nca_file = "ca.pem"\n',
+        "f:6:1: ca_file is for https, but the url begins with http://",
+    ),
+    "no kind": ('[backends.x]\nurl = "http://x"\n', 'f:3:11: [backends.x] needs "kind"'),
+    "empty backend name": (
+        '[backends.""]\nkind = "demo"\n',
+        "f:3:11: a name in [backends] must not be empty",
+    ),
+    "model without targets": ('[models."a:b"]\n', 'f:3:9: [models."a:b"] needs "targets"'),
+    "model with no target": ("[models.m]\ntargets = []\n", "f:4:11: targets must not be empty"),
+    "target unknown": (
+        '[models.m]\ntargets = ["dmo"]\n',
+        'f:4:12: backend names "dmo", but there is no [backends.dmo]; did you mean "demo"?',
+    ),
+    "target unknown, long form": (
+        '[models.m]\ntargets = ["demo", { model = "x", backend = "dmo" }]\n',
+        'f:4:45: backend names "dmo", but there is no [backends.dmo]; did you mean "demo"?',
+    ),
+    "target of the wrong type": (
+        "[models.m]\ntargets = [3]\n",
+        "f:4:12: targets[0] must be a string or a table, not an integer",
+    ),
+    "target twice": (
+        '[models.m]\ntargets = ["demo", "demo"]\n',
+        'f:4:20: targets[1]: "demo" is there already',
+    ),
+    "origin with path": (
+        '[cors]\norigins = ["https://app.example/"]\n',
+        'f:4:12: origins[0]: expected "*" or an origin such as "https://app.example.org", '
+        "without path or trailing slash",
+    ),
+    "dotted key": (
+        "pool.idle_s = 1\npool.max_connections = 0\n",
+        "f:4:24: max_connections must be from 1 to 65535, not 0",
+    ),
+    "unknown part of a dotted key": (
+        "timeout.conect_s = 1\n",
+        'f:3:9: unknown key "conect_s" in [backends.demo.timeout]; did you mean "connect_s"?',
+    ),
+    "unknown key of an inline table": (
+        "timeout = { send_s = 1, first_bite_s = 2 }\n",
+        'f:3:25: unknown key "first_bite_s" in [backends.demo.timeout]; did you mean "first_byte_s"?',
+    ),
+    "table in an array of tables": (
+        '[models.m]\n[[models.m.targets]]\nbackend = "demo"\n[[models.m.targets]]\nbackend = "demo2"\n',
+        'f:7:11: backend names "demo2", but there is no [backends.demo2]; did you mean "demo"?',
+    ),
+    "after a string of many lines": (
+        '[server]\nenvironment = """\n[log]\nlevel = 3\n"""\nworkers = -1\n',
+        "f:8:11: workers must be from 0 to 1024, not -1",
+    ),
+    "columns are characters": (
+        'timeout = { "ü" = 1 } # ü\n',
+        'f:3:13: unknown key "ü" in [backends.demo.timeout]; there are '
+        "connect_s, send_s, first_byte_s, idle_s, total_s",
+    ),
+    "key twice": ("[server]\nworkers = 1\n  workers = 2\n", "f:5:3: this key or table is written twice"),
+    "backend twice": ('[backends.demo]\nkind = "demo"\n', "f:3:1: this key or table is written twice"),
+    "no value": ("[server]\nworkers =\n", "f:4:10: not valid TOML: Invalid value"),
+    "string without end": ('[server]\nlisten = "x\n', "f:4:12: not valid TOML: Illegal character '\\n'"),
+    "end too early": ("[server]\nhosts = [", "f:4:10: not valid TOML: Invalid value"),
+    "too deep": (f"a = {'[' * 5000}", "f:1:1: tables or arrays are nested too deeply"),
+}
+
+
+@pytest.mark.parametrize(("addition", "message"), ONE_MISTAKE.values(), ids=ONE_MISTAKE)
+def test_a_mistake_is_told_with_its_place(addition: str, message: str) -> None:
+    assert complaints(DEMO + addition) == [message]
+
+
+def test_nothing_to_serve() -> None:
+    assert complaints("") == ['f:1:1: no backend: write for example [backends.demo] and under it kind = "demo"']
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
+    text = """\
+servr = 1
+[server]
+workers = "x"
+default_backend = "clod"
+receive_s = -1
+[backends.cloud]
+kind = "opnai"
+url = "ftp://x"
+api_key = "sk-1"
+timeout = { send_s = -2.5, total = 1 }
+[models.m]
+targets = ["cloud", "clud", 3]
+[log]
+level = "loud"
+"""
+    assert complaints(text) == [
+        'f:1:1: unknown key "servr" at the top level; did you mean "server"?',
+        "f:3:11: workers must be an integer, not a string",
+        'f:4:19: default_backend names "clod", but there is no [backends.clod]; did you mean "cloud"?',
+        "f:5:13: receive_s must be from 0 to 31536000, not -1",
+        'f:7:8: kind must be one of "openai", "ollama", "anthropic", "demo", not "opnai"; did you mean "openai"?',
+        'f:8:7: url: expected an address such as "http://127.0.0.1:8000/v1" or "https://host/v1"',
+        'f:9:11: api_key: a secret itself must not stand here; write "env:NAME" for an environment variable '
+        'or "file:PATH" for a file that holds it',
+        "f:10:22: send_s must be from 0 to 31536000, not -2.5",
+        'f:10:28: unknown key "total" in [backends.cloud.timeout]; did you mean "total_s"?',
+        'f:12:21: backend names "clud", but there is no [backends.clud]; did you mean "cloud"?',
+        "f:12:29: targets[2] must be a string or a table, not an integer",
+        'f:14:9: level must be one of "debug", "info", "warning", "error", not "loud"',
+    ]
+
+
+def test_a_broken_url_is_not_also_a_missing_one() -> None:
+    text = '[backends.x]\nkind = "openai"\nurl = 3\n'
+    assert complaints(text) == ["f:3:7: url must be a string, not an integer"]
+
+
+def test_what_may_be_a_secret_is_never_repeated() -> None:
+    text = '[backends.x]\nkind = "openai"\nurl = "http://u:hush@x"\napi_key = "hush"\ndiscover = "hush"\n'
+    assert "hush" not in "\n".join(complaints(text))
+
+
+def test_listening_everywhere_can_be_asked_for() -> None:
+    text = f'{DEMO}[server]\nlisten = "0.0.0.0:80"\n[auth]\nmode = "none"\n'
+    assert str(read_config(text, "f").config.server.listen) == "0.0.0.0:80"
+
+
+def test_a_target_may_be_a_string() -> None:
+    short = read_config(f'{DEMO}[models.m]\ntargets = ["demo"]\n', "f").config
+    long = read_config(f'{DEMO}[models.m]\ntargets = [{{ backend = "demo" }}]\n', "f").config
+    assert short == long
+    assert short.models["m"].targets[0].backend == "demo"
+
+
+def test_windows_line_ends() -> None:
+    assert complaints(DEMO.replace("\n", "\r\n") + "[server]\r\nworkers = -1\r\n") == [
+        "f:4:11: workers must be from 0 to 1024, not -1"
+    ]

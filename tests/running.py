@@ -1,0 +1,127 @@
+"""Real penstock processes for tests: `serve` and `demo-backend` on free loopback ports, stopped at the end."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.request import urlopen
+
+import psutil
+
+PENSTOCK = str(Path(sys.executable).with_name("penstock"))
+START_S = 20.0
+
+
+class Process:
+    """A child process whose output is kept for the test's report."""
+
+    def __init__(self, *argv: str, env: dict[str, str] | None = None) -> None:
+        self.output = Path(tempfile.mkstemp(prefix="penstock-test-", suffix=".log")[1])
+        with self.output.open("wb") as sink:
+            self.process = subprocess.Popen(
+                [PENSTOCK, *argv], stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if error is not None:
+            print(f"--- {self.process.args}\n{self.text()[-4000:]}")
+        self.output.unlink()
+
+    def text(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON lines written so far."""
+        return [json.loads(line) for line in self.text().splitlines() if line.startswith("{")]
+
+    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 10.0) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+            try:
+                self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                for child in psutil.Process(self.process.pid).children(recursive=True):
+                    child.kill()
+                self.process.kill()
+        return self.process.wait()
+
+    def wait_for(self, pattern: str) -> "re.Match[str]":
+        """The first match of `pattern` in the output."""
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            if found := re.search(pattern, self.text()):
+                return found
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.01)
+        raise AssertionError(f"{self.process.args} did not print {pattern!r}:\n{self.text()[-4000:]}")
+
+
+class Demo(Process):
+    """`penstock demo-backend` with its statistics."""
+
+    def __init__(self, *options: str) -> None:
+        super().__init__("demo-backend", "--listen", "127.0.0.1:0", "--print-port", *options)
+        self.port = int(self.wait_for(r"(\d+)\n")[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def stats(self) -> dict[str, Any]:
+        with urlopen(f"{self.url}/demo/stats", timeout=5) as answer:
+            return dict(json.load(answer))
+
+
+class Penstock(Process):
+    """`penstock serve` with a configuration text; the listener's port is free for anyone until it starts."""
+
+    def __init__(self, config: str, *options: str, env: dict[str, str] | None = None, scheme: str = "http") -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="penstock-test-")
+        file = Path(self.folder.name) / "penstock.toml"
+        file.write_text(config)
+        super().__init__("serve", "--config", str(file), *options, env=env)
+        found = self.wait_for(r"penstock serves (https?)://\S+?:(\d+)/v1")
+        self.port = int(found[2])
+        self.url = f"{found[1]}://127.0.0.1:{self.port}"
+
+    def __exit__(self, *exc: Any) -> None:
+        super().__exit__(*exc)
+        self.folder.cleanup()
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+
+def config(demo_port: int, *, server: str = "", backend: str = "", more: str = "") -> str:
+    """A configuration with one openai backend "demo" on a loopback port, and port 0 for ourselves."""
+    return f"""
+[server]
+listen = "127.0.0.1:0"
+workers = 1
+default_backend = "demo"
+{server}
+[backends.demo]
+kind = "openai"
+url = "http://127.0.0.1:{demo_port}/v1"
+discover = true
+{backend}
+{more}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,255 @@
+"""Scripted bytes on real sockets: a backend a test plays by hand, and a request without a server under it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from math import inf
+from typing import Any, TypeVar
+
+import uvloop
+
+from penstock.core.endpoint import match
+from penstock.core.plan import Plan, PlannedTarget, Timeouts, upstream
+from penstock.proxy.exchange import Exchange
+from penstock.proxy.upstream.connection import Connection
+from penstock.proxy.upstream.pool import Pool, Resolve
+
+PATIENCE_S = 5.0
+# Small, so that a backend that does not read is felt after some kilobytes.
+SOCKET_BYTES = 4096
+NO_LIMITS = Timeouts(connect_s=inf, send_s=inf, first_byte_s=inf, idle_s=inf, total_s=inf)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+GET = b"GET / HTTP/1.1\r\nHost: b\r\n\r\n"
+
+T = TypeVar("T")
+
+
+def play(scene: Coroutine[Any, Any, T]) -> T:
+    """Run a test's coroutine on the loop of production; one that hangs fails."""
+
+    async def bounded() -> T:
+        async with asyncio.timeout(4 * PATIENCE_S):
+            return await scene
+
+    return uvloop.run(bounded())
+
+
+async def until(met: Callable[[], Any]) -> None:
+    """Let the loop turn until a condition holds; fails when it does not come about."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not met():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.001)
+
+
+async def turns(count: int = 5) -> None:
+    """Let everything that is ready run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class Peer:
+    """The backend's end of one connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def request(self) -> bytes:
+        """A request's head and body, as framed by its Content-Length."""
+        async with asyncio.timeout(PATIENCE_S):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            for line in head.lower().split(b"\r\n"):
+                if line.startswith(b"content-length:"):
+                    return head + await self.reader.readexactly(int(line[15:]))
+            return head
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def end(self) -> None:
+        """Close in order, behind what was sent."""
+        self.writer.close()
+
+    def reset(self) -> None:
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.writer.transport.abort()
+
+    async def left(self) -> bytes:
+        """Wait until our side has closed; what came before that."""
+        async with asyncio.timeout(PATIENCE_S):
+            data = b""
+            with contextlib.suppress(ConnectionError):
+                while more := await self.reader.read(1 << 20):
+                    data += more
+            return data
+
+
+class Backend:
+    """A listening socket. `accept` gives its connections in the order they were made."""
+
+    def __init__(self) -> None:
+        self._peers: asyncio.Queue[Peer] = asyncio.Queue()
+        self.all: list[Peer] = []
+        self.port = 0
+
+    def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.all.append(Peer(reader, writer))
+        self._peers.put_nowait(self.all[-1])
+
+    async def accept(self) -> Peer:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._peers.get()
+
+
+@contextlib.asynccontextmanager
+async def backend(
+    greet: Callable[[Peer], None] | None = None, *, reads: bool = True, small: bool = False
+) -> AsyncIterator[Backend]:
+    """greet: what happens to a connection as soon as it is accepted. reads: False takes nothing in, which needs
+    small socket buffers to be felt; small: them alone."""
+    made = Backend()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not reads:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+        made(reader, writer)
+        if greet is not None:
+            greet(made.all[-1])
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    if small or not reads:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BYTES)
+    server = await asyncio.start_server(connected, sock=listener)
+    made.port = listener.getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.close()
+        for peer in made.all:
+            peer.writer.transport.abort()
+        await turns()
+
+
+async def loopback(host: str, port: int) -> list[tuple[int, str]]:
+    return [(int(socket.AF_INET), "127.0.0.1")]
+
+
+@contextlib.asynccontextmanager
+async def pool(
+    port: int, *, most: int = 4, connect_s: float = PATIENCE_S, idle_s: float = 30.0, resolve: Resolve = loopback
+) -> AsyncIterator[Pool]:
+    """A pool of connections to a loopback port; nothing of it may be left at the end but idle connections."""
+    made = Pool(
+        "b", "b.test", port, tls=None, connect_s=connect_s, max_connections=most, idle_s=idle_s, resolve=resolve
+    )
+    try:
+        yield made
+    finally:
+        made.close()
+        await turns()
+
+
+def counts(made: Pool) -> str:
+    """The figures of a pool: "1 active, 2 idle, 0 connecting, 0 waiting"."""
+    return repr(made).partition(": ")[2].rpartition(",")[0]
+
+
+EMPTY = "0 active, 0 idle, 0 connecting, 0 waiting"
+
+
+def starts(work: Awaitable[T]) -> asyncio.Task[T]:
+    """A task the test owns."""
+
+    async def run() -> T:
+        return await work
+
+    return asyncio.get_running_loop().create_task(run())
+
+
+async def stop(task: asyncio.Task[Any]) -> None:
+    """Cancel a task as a client's leaving does, and wait for its end."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def once(connection: Connection, peer: Peer, answer: bytes = OK) -> bytes:
+    """One whole exchange: the body of the answer."""
+    connection.send(GET)
+    await peer.request()
+    peer.send(answer)
+    await connection.head()
+    body = b""
+    while not connection.complete:
+        body += await connection.read()
+    return body
+
+
+# --- a request without a server under it ----------------------------------------------------------------
+
+
+class Client:
+    """What ASGI says about a client: parts of a body one by one, then nothing until `leave`."""
+
+    def __init__(self, parts: Iterable[bytes] = ()) -> None:
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.sent: list[dict[str, Any]] = []
+        whole = list(parts)
+        for number, part in enumerate(whole, 1):
+            self.part(part, more=number < len(whole))
+
+    def part(self, body: bytes, *, more: bool = True) -> None:
+        self._messages.put_nowait({"type": "http.request", "body": body, "more_body": more})
+
+    def leave(self) -> None:
+        self._messages.put_nowait({"type": "http.disconnect"})
+
+    async def receive(self) -> dict[str, Any]:
+        return await self._messages.get()
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+
+
+def exchange(
+    client: Client,
+    method: str = "POST",
+    path: str = "/v1/chat/completions",
+    *lines: tuple[bytes, bytes],
+    query: bytes = b"",
+    receive_s: float = 15.0,
+) -> Exchange:
+    """The state of a request, as the application makes it from a scope; its owner is the running task."""
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query,
+        "headers": [(b"host", b"localhost"), *lines],
+        "client": ("127.0.0.9", "4711"),
+        "server": ("127.0.0.1", "8080"),
+    }
+    return Exchange(
+        scope,
+        client.receive,
+        client.send,
+        loop=asyncio.get_running_loop(),
+        receive_s=receive_s,
+        request_id=b"id-1",
+    )
+
+
+def target(port: int, *, name: str = "b", timeouts: Timeouts = NO_LIMITS, rename: str | None = None) -> PlannedTarget:
+    shared = upstream(name, "openai", f"http://127.0.0.1:{port}/v1", b"", timeouts)
+    return PlannedTarget(shared, rename, None if rename is None else b'"%b"' % rename.encode())
+
+
+def plan_to(*targets: PlannedTarget, model: str | None = "m") -> Plan:
+    return Plan(match("POST", b"/v1/chat/completions"), model, targets)
