@@ -60,6 +60,11 @@ class InvalidJson(CallerError):
     code = "invalid_json"
 
 
+class IncompleteBody(CallerError):
+    status = 400
+    code = "incomplete_body"
+
+
 class MissingField(CallerError):
     status = 400
     code = "missing_required_parameter"

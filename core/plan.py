@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from penstock.core.endpoint import Endpoint
+from penstock.core.endpoint import EXACT, Endpoint
 from penstock.core.route import Target
 
 
@@ -36,11 +36,20 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
         """The path a request has on this backend: /v1/X -> {url}/X, /api/X -> {url}/api/X."""
         return self.v1 + path[3:] if path.startswith(b"/v1/") else self.api + path
 
+    def start(self, method: str, target: bytes) -> bytes:
+        """Request line and our header lines; `target` is our path, and the query if there is one."""
+        return b"%b %b HTTP/1.1\r\n%b" % (method.encode(), self.path(target), self.lines)
+
 
 class PlannedTarget(msgspec.Struct, frozen=True):
-    """One place to try: the backend and, where its name for the model differs, that name, also as a JSON string."""
+    """One place to try.
+
+    start: request line and our header lines, where the endpoint has one method and one path; b"" = made per request.
+    rename, rename_json: its name for the model where that differs, as text and as a JSON string.
+    """
 
     upstream: Upstream
+    start: bytes
     rename: str | None
     rename_json: bytes | None
 
@@ -72,16 +81,19 @@ def upstream(name: str, kind: str, url: str, secret: bytes, timeouts: Timeouts) 
     )
 
 
-def plan(endpoint: Endpoint, model: str | None, targets: tuple[Target, ...], upstreams: Mapping[str, Upstream]) -> Plan:
+def make_plan(
+    endpoint: Endpoint, model: str | None, targets: tuple[Target, ...], upstreams: Mapping[str, Upstream]
+) -> Plan:
     """Bind targets to their backends and work out what must be rewritten for each."""
-    return Plan(
-        endpoint,
-        model,
-        tuple(_planned(upstreams[target.backend], model, target.model) for target in targets),
-    )
+    bound = (_planned(endpoint, upstreams[target.backend], model, target.model) for target in targets)
+    return Plan(endpoint, model, tuple(bound))
 
 
-def _planned(upstream: Upstream, model: str | None, name: str | None) -> PlannedTarget:
+def _planned(endpoint: Endpoint, upstream: Upstream, model: str | None, name: str | None) -> PlannedTarget:
+    start = b""
+    if len(endpoint.methods) == 1 and (path := endpoint.route.encode()) in EXACT:
+        (method,) = endpoint.methods
+        start = upstream.start(method, path)
     if model is None or name is None or name == model:
-        return PlannedTarget(upstream, None, None)
-    return PlannedTarget(upstream, name, msgspec.json.encode(name))
+        return PlannedTarget(upstream, start, None, None)
+    return PlannedTarget(upstream, start, name, msgspec.json.encode(name))

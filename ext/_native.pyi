@@ -7,6 +7,8 @@ Offsets are byte offsets, half open: body[start:end].
 from collections.abc import Sequence
 from typing import Final, final
 
+__all__: list[str]
+
 Headers = Sequence[tuple[bytes, bytes]]
 """Header lines as ASGI gives them: names in lower case, values without outer white space."""
 
@@ -101,6 +103,9 @@ MESSAGE_DONE: Final = 1
 """The response is whole and the connection may carry another request."""
 MESSAGE_DONE_CLOSE: Final = 2
 """The response is whole and the connection must be closed (Connection: close, HTTP/1.0, bytes after the end)."""
+
+MESSAGE_BROKEN: Final = 3
+"""The bytes returned with this are good, those behind them break HTTP; `feed_eof` raises how."""
 
 @final
 class ResponseParser:

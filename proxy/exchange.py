@@ -1,6 +1,8 @@
-"""One request, from its arrival to its settling: what is known of it, and the watch for its client's leaving."""
+"""One request, from its arrival to its settling: what is known of it, and the look-out for its client's leaving."""
 
 import asyncio
+from collections.abc import Awaitable
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.endpoint import Endpoint
@@ -10,8 +12,8 @@ from penstock.ext import MEDIA_NONE, Peek, RequestHead, Usage
 if TYPE_CHECKING:
     from penstock.proxy.inbound import Upload
 
-# Most answers come sooner, and then the watch (a task, and one more call into the server) is never begun.
-WATCH_AFTER_S = 0.005
+# What a client names its request goes back to it and into the log, if it is not longer than names are.
+LONGEST_REQUEST_ID = 200
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
@@ -20,117 +22,86 @@ class ClientLeft(Exception):
 
 
 class Exchange:
-    """State of one request. Fields are filled in as the phases of `App.handle` run, in the order they stand here."""
+    """State of one request. Facts stand here in the order the phases of `App.handle` find them."""
 
-    __slots__ = (
-        "_loop",
-        "_receive",
-        "_receive_s",
-        "_send",
-        "_task",
-        "_ticked",
-        "_timer",
-        "_waiting_since",
-        "_watcher",
-        "attempts",
-        "backend",
-        "body",
-        "body_open",
-        "bytes_out",
-        "client_left",
-        "cors",
-        "endpoint",
-        "error",
-        "finishing",
-        "first_byte",
-        "head",
-        "media",
-        "method",
-        "model",
-        "path",
-        "peek",
-        "query",
-        "request_id",
-        "scope",
-        "started",
-        "status",
-        "timed_out",
-        "upload",
-        "usage",
-    )
+    # Defaults live on the class: a request sets only what it learns.
+    endpoint: Endpoint | None = None
+    cors: tuple[tuple[bytes, bytes], ...] = ()
+    body = b""
+    peek: Peek | None = None
+    upload: "Upload | None" = None
+    model: str | None = None
+    backend = ""
+    attempts = 0
+    status = 0
+    media = MEDIA_NONE
+    first_byte = 0.0
+    usage: Usage | None = None
+    error: PenstockError | None = None
+    client_left = False
+    timed_out = False
+    over = False  # the last byte is on its way, or the client has left: nothing to look out for
+    _lasting = False
+    _waiting_since: float | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _watcher: "asyncio.Task[None] | None" = None
 
     def __init__(
         self,
         scope: dict[str, Any],
         receive: Any,
         send: Any,
-        *,
         loop: asyncio.AbstractEventLoop,
         receive_s: float,
         request_id: bytes,
     ) -> None:
+        self.started = perf_counter()
         self.scope = scope
         self._receive = receive
         self._send = send
         self._loop = loop
         self._receive_s = receive_s
-        self._task = asyncio.current_task()
-        self._watcher: asyncio.Task[None] | None = None
-        self._waiting_since: float | None = None
-        self._ticked = False
-        self._timer = loop.call_later(WATCH_AFTER_S, self._tick)
-        self.started = loop.time()
+        self._task = asyncio.current_task(loop)
         self.method: str = scope["method"]
         self.path: bytes = scope["raw_path"]
         self.query: bytes = scope["query_string"]
-        self.head = RequestHead(scope["headers"])
-        self.request_id = request_id
-        self.cors: tuple[tuple[bytes, bytes], ...] = ()
-        self.endpoint: Endpoint | None = None
+        self.head = head = RequestHead(scope["headers"])
+        sent = head.request_id
+        self.request_id = request_id if sent is None or len(sent) > LONGEST_REQUEST_ID else sent
         # HTTP/2 needs no length to announce a body (RFC 9113 §8.1), so any method that can have one may.
-        self.body_open = self.head.has_body or (scope["http_version"] == "2" and self.method not in BODILESS)
-        self.body = b""
-        self.peek: Peek | None = None
-        self.upload: Upload | None = None
-        self.model: str | None = None
-        self.backend = ""
-        self.attempts = 0
-        self.status = 0
-        self.media = MEDIA_NONE
-        self.first_byte = 0.0
-        self.bytes_out = 0
-        self.usage: Usage | None = None
-        self.error: PenstockError | None = None
-        self.client_left = False
-        self.timed_out = False
-        self.finishing = False
+        self.body_open = head.has_body or (scope["http_version"] == "2" and self.method not in BODILESS)
 
     def __repr__(self) -> str:
         return f"<Exchange {self.method} {self.path.decode('latin-1')} {self.status or 'waiting'} on {self.backend!r}>"
 
     def now(self) -> float:
+        """The loop's time, for deadlines."""
         return self._loop.time()
 
     # --- the request's body ---
 
-    async def receive(self) -> bytes:
-        """The next part of the body; `body_open` says whether more follow. Raises ClientLeft."""
+    def message(self) -> Awaitable[dict[str, Any]]:
+        """The client's next message; give it to `part`."""
         self._waiting_since = self._loop.time()
-        message = await self._receive()
+        message: Awaitable[dict[str, Any]] = self._receive()
+        return message
+
+    def part(self, message: dict[str, Any]) -> bytes:
+        """The part of the body in a message; `body_open` says whether more follow. Raises ClientLeft."""
         self._waiting_since = None
         if message["type"] == "http.disconnect":
             self.client_left = True
             raise ClientLeft
         body: bytes = message["body"]
-        if not message.get("more_body", False):
+        if not message.get("more_body", False) or len(body) == self.head.content_length:
             self.body_read()
         return body
 
     def body_read(self) -> None:
         """The whole body is here, so the next message can only say that the client left."""
         self.body_open = False
-        if self._ticked:
-            self.watch()
+        if self._lasting:
+            self._watch()
 
     # --- the answer ---
 
@@ -145,22 +116,25 @@ class Exchange:
         headers.append((b"x-request-id", self.request_id))
         return headers
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send the head of the answer. From now on nothing can be tried again."""
+    # These hand on the server's own awaitable: a coroutine around it would cost as much as the call.
+
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> Awaitable[None]:
+        """Send the head of an answer. From now on nothing can be tried again."""
         self.status = status
-        self.first_byte = self._loop.time()
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self.first_byte = perf_counter()
+        sent: Awaitable[None] = self._send({"type": "http.response.start", "status": status, "headers": headers})
+        return sent
 
-    async def write(self, body: bytes) -> None:
+    def write(self, body: bytes) -> Awaitable[None]:
         """Send a part of the body; waits while the client is slow."""
-        self.bytes_out += len(body)
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        sent: Awaitable[None] = self._send({"type": "http.response.body", "body": body, "more_body": True})
+        return sent
 
-    async def finish(self, body: bytes = b"") -> None:
+    def finish(self, body: bytes = b"") -> Awaitable[None]:
         """Send the last part of the body."""
-        self.bytes_out += len(body)
-        self.finishing = True
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        self.over = True
+        sent: Awaitable[None] = self._send({"type": "http.response.body", "body": body})
+        return sent
 
     @property
     def answering(self) -> bool:
@@ -176,33 +150,34 @@ class Exchange:
 
     # --- the client's leaving, and its silence ---
 
-    def _tick(self) -> None:
-        """The request is not done after WATCH_AFTER_S: watch its client, or the time its body takes."""
-        self._ticked = True
+    def look_after(self) -> None:
+        """The request lasts (told by `Watch`): look out for its client, or for the time its body takes."""
+        self._lasting = True
         if not self.body_open:
-            self.watch()
+            self._watch()
             return
         waited = 0.0 if self._waiting_since is None else self._loop.time() - self._waiting_since
-        if waited >= self._receive_s:
+        if self._receive_s and waited >= self._receive_s:
             self.timed_out = True
             self.cancel()
-        else:
-            self._timer = self._loop.call_later(self._receive_s - waited, self._tick)
+        elif self._receive_s:
+            self._timer = self._loop.call_later(self._receive_s - waited, self.look_after)
 
-    def watch(self) -> None:
+    def _watch(self) -> None:
         """From now on a client that leaves cancels this request's task, whatever it waits for."""
-        if self._watcher is None and not self.finishing:
+        if self._watcher is None and not self.over:
             self._watcher = self._loop.create_task(self._until_left())
 
     async def _until_left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if not self.finishing:
+        if not self.over:
             self.leave()
 
     def leave(self) -> None:
         """The client has left."""
         self.client_left = True
+        self.over = True
         self.cancel()
 
     def cancel(self) -> None:
@@ -210,8 +185,10 @@ class Exchange:
             self._task.cancel()
 
     def close(self) -> None:
-        """The request is over: nothing of it stays behind."""
-        self.finishing = True
-        self._timer.cancel()
+        """The request is settled: nothing of it stays behind."""
+        self.over = True
+        self.body = b""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()

@@ -1,35 +1,55 @@
 """What comes in: the strict checks of a head, and the body, held or streamed through.
 
-The server under us is lenient where it must not be (it takes a missing or doubled Host, and Content-Length beside
-Transfer-Encoding), so `check` refuses what a backend might read differently than we do.
+The server under us is lenient where it must not be (it takes a missing or doubled Host), so `check` refuses what a
+backend might read differently than we do. Of Content-Length beside Transfer-Encoding it shows us only the latter: the
+body is then read as chunked, framed anew for the backend, and the connection closed (RFC 9112 §6.3).
 """
+
+import asyncio
+from functools import lru_cache
+from typing import NamedTuple
 
 from penstock.core.endpoint import Endpoint, Shape
 from penstock.core.errors import BodyTooLarge, InvalidJson, InvalidRequest, OriginRefused, WrongContentType
 from penstock.core.origin import OriginRules
 from penstock.ext import MEDIA_JSON, MEDIA_MULTIPART, JsonError, multipart_field, peek
-from penstock.proxy.exchange import Exchange
+from penstock.proxy.exchange import ClientLeft, Exchange
 
 # A form's small fields stand before its files in what SDKs send; the model is looked for in this much.
 MULTIPART_PEEK_BYTES = 65_536
 
 
-def check(exchange: Exchange, rules: OriginRules) -> None:
+class Gate:
+    """The origin rules with a memory of the Host values seen: they are few, and one comes with every request."""
+
+    def __init__(self, rules: OriginRules) -> None:
+        self.rules = rules
+        self.host_allowed = lru_cache(maxsize=256)(rules.host_allowed)
+
+
+def check(exchange: Exchange, gate: Gate) -> None:
     """Refuse a head that is ambiguous, or that a browser was tricked into sending."""
     head = exchange.head
     if head.problem is not None:
         raise InvalidRequest(head.problem)
-    if not rules.host_allowed(head.host):
+    if not gate.host_allowed(head.host):
         name = head.host.decode("latin-1")[:100]
         raise InvalidRequest(
             f"this server does not go by the Host {name!r}; server.hosts lists its names", param="Host"
         )
     origin = head.origin
-    if origin is not None and not rules.origin_allowed(origin, head.host):
+    if origin is not None and not gate.rules.origin_allowed(origin, head.host):
         raise OriginRefused("calls from this Origin are not allowed; cors.origins lists those that are", param="Origin")
 
 
-async def read_body(exchange: Exchange, endpoint: Endpoint, max_body_bytes: int, max_upload_bytes: int) -> None:
+class Sizes(NamedTuple):
+    """The most bytes of a body that is held, and of one that streams through."""
+
+    held: int
+    upload: int
+
+
+async def read_body(exchange: Exchange, endpoint: Endpoint, sizes: Sizes) -> None:
     """Read the request's body: JSON is held and peeked into, anything else streams through as an `Upload`."""
     media = exchange.head.media
     if endpoint.json_only and media != MEDIA_JSON:
@@ -40,30 +60,30 @@ async def read_body(exchange: Exchange, endpoint: Endpoint, max_body_bytes: int,
             raise InvalidJson("the request has no body; a JSON object is needed")
         return
     if media == MEDIA_JSON or (endpoint.shape is Shape.OLLAMA and not endpoint.route.startswith("/api/blobs")):
-        await _read_whole(exchange, max_body_bytes)
+        length = exchange.head.content_length
+        _bound(length or 0, sizes.held)
+        body = exchange.part(await exchange.message())
+        if exchange.body_open or len(body) > sizes.held:
+            body = await _gather(exchange, body, sizes.held)
+        exchange.body = body
         _peek(exchange)
     else:
-        await _begin_upload(exchange, max_upload_bytes)
+        await _begin_upload(exchange, sizes.upload)
 
 
-async def _read_whole(exchange: Exchange, limit: int) -> None:
+async def _gather(exchange: Exchange, first: bytes, limit: int) -> bytes:
+    """The whole of a body that did not come in one piece."""
     length = exchange.head.content_length
-    _bound(length or 0, limit)
-    body = await exchange.receive()
-    if exchange.body_open and len(body) == length:
-        exchange.body_read()
-    if exchange.body_open:
-        parts = [body]
-        size = len(body)
-        while exchange.body_open and size != length:
-            _bound(size, limit)
-            part = await exchange.receive()
-            parts.append(part)
-            size += len(part)
-        exchange.body_read()
-        body = b"".join(parts)
-    _bound(len(body), limit)
-    exchange.body = body
+    parts = [first]
+    size = len(first)
+    _bound(size, limit)
+    while exchange.body_open:
+        parts.append(exchange.part(await exchange.message()))
+        size += len(parts[-1])
+        _bound(size, limit)
+        if size == length:
+            exchange.body_read()
+    return b"".join(parts)
 
 
 def _bound(size: int, limit: int) -> None:
@@ -121,7 +141,7 @@ class Upload:
         return b""
 
     async def _receive(self) -> bytes:
-        part = await self._exchange.receive()
+        part = self._exchange.part(await self._exchange.message())
         self._size += len(part)
         _bound(self._size, self._limit)
         if self._size == self._exchange.head.content_length:
@@ -130,8 +150,9 @@ class Upload:
 
 
 # A client that is still sending does not read its answer, and closing on it would reset the connection before it
-# could. So an early refusal first takes in what is on its way, up to this much.
+# could. So an early refusal first takes in what is on its way, up to this much and for this long.
 DISCARD_BYTES = 33_554_432
+DISCARD_S = 1.0
 
 
 async def discard(exchange: Exchange) -> None:
@@ -139,6 +160,15 @@ async def discard(exchange: Exchange) -> None:
     if any(name == b"expect" for name, _ in exchange.scope["headers"]):
         return
     dropped = 0
-    while exchange.body_open and dropped < DISCARD_BYTES:
-        part = await exchange.receive()
-        dropped += len(part)
+    try:
+        async with asyncio.timeout(DISCARD_S):
+            while exchange.body_open and not exchange.client_left and dropped < DISCARD_BYTES:
+                dropped += len(exchange.part(await exchange.message()))
+    except (TimeoutError, ClientLeft):
+        pass
+    except asyncio.CancelledError:
+        # The body's own time is over; the client is told what was wrong before that.
+        task = asyncio.current_task()
+        if exchange.client_left or task is None:
+            raise
+        task.uncancel()

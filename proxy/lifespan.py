@@ -113,6 +113,7 @@ def pool(name: str, backend: Backend, url: Url) -> Pool:
         max_connections=backend.pool.max_connections,
         idle_s=backend.pool.idle_s,
         resolve=resolve,
+        silence_s=timeouts(backend.timeout).idle_s,
     )
 
 

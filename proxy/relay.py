@@ -5,6 +5,9 @@ clean error. Everything else goes on chunk by chunk: sent first, then scanned. W
 read from the backend.
 """
 
+from collections.abc import Coroutine
+from typing import Any
+
 from penstock.core.errors import BackendError, IncompleteReply
 from penstock.ext import (
     MEDIA_EVENT_STREAM,
@@ -23,27 +26,23 @@ from penstock.proxy.upstream.attempt import Reply
 HOLD_BYTES = 16_777_216
 
 
-async def relay(reply: Reply, exchange: Exchange, dialect: int | None) -> None:
-    """Send the whole of `reply` on; the connection goes back to its pool whatever happens."""
-    try:
-        head = reply.head
-        exchange.media = head.media
-        if dialect is None or head.status != 200 or head.encoded:
-            await _opaque(reply, exchange)
-        elif head.media in (MEDIA_EVENT_STREAM, MEDIA_NDJSON):
-            await _stream(reply, exchange, ReplyScanner(dialect))
-        elif head.media == MEDIA_JSON and (head.content_length or 0) <= HOLD_BYTES:
-            await _whole(reply, exchange, dialect)
-        else:
-            await _opaque(reply, exchange)
-    finally:
-        reply.pool.release(reply.connection)
+def relay(reply: Reply, exchange: Exchange, dialect: int | None) -> Coroutine[Any, Any, None]:
+    """Send the whole of `reply` on, in the way its kind asks for."""
+    head = reply.head
+    exchange.media = media = head.media
+    if dialect is None or head.status != 200 or head.encoded:
+        return _opaque(reply, exchange)
+    if media in (MEDIA_EVENT_STREAM, MEDIA_NDJSON):
+        return _stream(reply, exchange, ReplyScanner(dialect))
+    if media == MEDIA_JSON and (head.content_length or 0) <= HOLD_BYTES:
+        return _whole(reply, exchange, dialect)
+    return _opaque(reply, exchange)
 
 
 async def _whole(reply: Reply, exchange: Exchange, dialect: int) -> None:
     """A model's answer in one piece: complete, or a failed attempt that the client sees as an error only."""
     connection = reply.connection
-    body = await connection.read()
+    body = connection.take()
     if not connection.complete:
         parts = [body]
         while not connection.complete:

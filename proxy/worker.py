@@ -1,6 +1,7 @@
 """One worker process: the App on a uvloop, until it is told to drain."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import uvloop
 from penstock.proxy.granian_face import Listener
 from penstock.proxy.lifespan import Running, start, stop
 from penstock.proxy.settings import Settings
+from penstock.proxy.silence import close_silent
 
 # How long requests may take to end once the time for draining is over.
 AFTER_DRAIN_S = 2.0
@@ -21,7 +23,18 @@ def run_worker(settings: Settings, listener: socket.socket, on_ready: Callable[[
     """Serve on `listener` until SIGTERM (drain) or the parent's death. Raises what keeps it from starting."""
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
+    tune_gc()
     loop.run_until_complete(_serve(settings, listener, on_ready))
+
+
+def tune_gc() -> None:
+    """Collect cycles rarely: a request leaves none behind, and what was imported lives for ever anyway.
+
+    With Python's own thresholds collecting took 9 % of the main thread's time under load (perf, 64 connections).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
@@ -32,7 +45,9 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable
     running = await start(settings)
     running.tasks.append(loop.create_task(_outlive(os.getppid(), drain)))
     inbound = Listener(running.app, settings.config.server, listener)
+    port = str(listener.getsockname()[1])
     listener.close()
+    running.tasks.append(loop.create_task(close_silent(running.app, port, settings.config.server.receive_s)))
     on_ready()
     await drain.wait()
     running.app.draining = True

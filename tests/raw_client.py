@@ -129,6 +129,14 @@ class RawClient:
         data, self._buffer = self._buffer, b""
         return data
 
+    def all(self, quiet_s: float = 0.1) -> bytes:
+        """What comes until the connection ends, or until nothing more follows the first bytes."""
+        with contextlib.suppress(OSError):
+            while self._more():
+                self.socket.settimeout(quiet_s)
+        data, self._buffer = self._buffer, b""
+        return data
+
     def _body(self, fields: dict[str, str]) -> tuple[bytes, bool]:
         try:
             if "transfer-encoding" in fields:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from math import inf
 from typing import Any, TypeVar
 
 import uvloop
 
 from penstock.core.endpoint import match
-from penstock.core.plan import Plan, PlannedTarget, Timeouts, upstream
+from penstock.core.plan import Plan, PlannedTarget, Timeouts, make_plan, upstream
+from penstock.core.route import Target
+from penstock.ext import ResponseHead
 from penstock.proxy.exchange import Exchange
 from penstock.proxy.upstream.connection import Connection
 from penstock.proxy.upstream.pool import Pool, Resolve
@@ -22,6 +24,7 @@ PATIENCE_S = 5.0
 SOCKET_BYTES = 4096
 NO_LIMITS = Timeouts(connect_s=inf, send_s=inf, first_byte_s=inf, idle_s=inf, total_s=inf)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CHAT = match("POST", b"/v1/chat/completions")
 GET = b"GET / HTTP/1.1\r\nHost: b\r\n\r\n"
 
 T = TypeVar("T")
@@ -40,7 +43,7 @@ def play(scene: Coroutine[Any, Any, T]) -> T:
 async def until(met: Callable[[], Any]) -> None:
     """Let the loop turn until a condition holds; fails when it does not come about."""
     async with asyncio.timeout(PATIENCE_S):
-        while not met():  # noqa: ASYNC110 - what is waited for has no event
+        while not met():
             await asyncio.sleep(0.001)
 
 
@@ -161,13 +164,9 @@ def counts(made: Pool) -> str:
 EMPTY = "0 active, 0 idle, 0 connecting, 0 waiting"
 
 
-def starts(work: Awaitable[T]) -> asyncio.Task[T]:
+def starts(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """A task the test owns."""
-
-    async def run() -> T:
-        return await work
-
-    return asyncio.get_running_loop().create_task(run())
+    return asyncio.get_running_loop().create_task(work)
 
 
 async def stop(task: asyncio.Task[Any]) -> None:
@@ -182,11 +181,23 @@ async def once(connection: Connection, peer: Peer, answer: bytes = OK) -> bytes:
     connection.send(GET)
     await peer.request()
     peer.send(answer)
-    await connection.head()
-    body = b""
+    await head_of(connection)
+    return await rest_of(connection)
+
+
+async def head_of(connection: Connection) -> ResponseHead:
+    """Wait for the head of the answer."""
+    while connection.response is None:
+        await connection.news()
+    return connection.response
+
+
+async def rest_of(connection: Connection) -> bytes:
+    """Read the answer's body to its end."""
+    parts = []
     while not connection.complete:
-        body += await connection.read()
-    return body
+        parts.append(await connection.read())
+    return b"".join(parts)
 
 
 # --- a request without a server under it ----------------------------------------------------------------
@@ -236,20 +247,13 @@ def exchange(
         "client": ("127.0.0.9", "4711"),
         "server": ("127.0.0.1", "8080"),
     }
-    return Exchange(
-        scope,
-        client.receive,
-        client.send,
-        loop=asyncio.get_running_loop(),
-        receive_s=receive_s,
-        request_id=b"id-1",
-    )
+    return Exchange(scope, client.receive, client.send, asyncio.get_running_loop(), receive_s, b"id-1")
 
 
 def target(port: int, *, name: str = "b", timeouts: Timeouts = NO_LIMITS, rename: str | None = None) -> PlannedTarget:
     shared = upstream(name, "openai", f"http://127.0.0.1:{port}/v1", b"", timeouts)
-    return PlannedTarget(shared, rename, None if rename is None else b'"%b"' % rename.encode())
+    return make_plan(CHAT, "m", (Target(name, rename),), {name: shared}).targets[0]
 
 
-def plan_to(*targets: PlannedTarget, model: str | None = "m") -> Plan:
-    return Plan(match("POST", b"/v1/chat/completions"), model, targets)
+def plan_to(*targets: PlannedTarget) -> Plan:
+    return Plan(CHAT, "m", targets)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from penstock.core.errors import BackendError
-from penstock.core.plan import Plan, PlannedTarget
+from penstock.core.plan import Plan, PlannedTarget, Timeouts
 from penstock.core.retry import Decision, decide
 from penstock.ext import ResponseHead, splice
 from penstock.proxy.exchange import Exchange
@@ -27,20 +27,18 @@ class Reply(msgspec.Struct, frozen=True):
     head: ResponseHead
     connection: Connection
     pool: Pool
-    target: PlannedTarget
 
 
 async def run(plan: Plan, exchange: Exchange, pools: Mapping[str, Pool]) -> Reply:
     """The first answer any target gives, whatever its status. Raises BackendError, NoHealthyTarget."""
     tried = 0
+    total_since = exchange.now()
     # A streamed body can be sent once only, so it never goes on a connection that may have died while idle.
     fresh = exchange.upload is not None
     while True:
         target = plan.targets[tried]
-        exchange.backend = target.upstream.name
-        exchange.attempts += 1
         try:
-            return await _attempt(target, exchange, pools[target.upstream.name], fresh)
+            return await _attempt(target, exchange, pools[target.upstream.name], fresh, total_since)
         except BackendError as error:
             replayable = exchange.upload is None or not exchange.upload.begun
             decision = decide(error, replayable=replayable, targets_left=len(plan.targets) - tried - 1)
@@ -48,43 +46,53 @@ async def run(plan: Plan, exchange: Exchange, pools: Mapping[str, Pool]) -> Repl
                 raise
             if decision is Decision.NEXT_TARGET:
                 tried += 1
+            error.__traceback__ = None  # it holds frames that hold the error
             fresh = decision is Decision.NEW_CONNECTION or exchange.upload is not None
 
 
-async def _attempt(target: PlannedTarget, exchange: Exchange, pool: Pool, fresh: bool) -> Reply:
+async def _attempt(target: PlannedTarget, exchange: Exchange, pool: Pool, fresh: bool, total_since: float) -> Reply:
+    exchange.backend = pool.name
+    exchange.attempts += 1
     connection = (None if fresh else pool.take()) or await pool.connect()
     try:
         timeouts = target.upstream.timeouts
-        connection.silence_s = timeouts.idle_s
-        connection.total_deadline = exchange.started + timeouts.total_s
-        start = request_lines(target, exchange)
+        connection.total_deadline = total_since + timeouts.total_s
+        connection.deadline = exchange.now() + timeouts.first_byte_s
+        start = target.start if target.start and not exchange.query else request_lines(target, exchange)
         if exchange.upload is not None:
             await send_upload(target, exchange, exchange.upload, start, connection)
         else:
-            connection.deadline = exchange.now() + timeouts.first_byte_s
-            await _send(target, exchange, start, connection)
-        return Reply(await connection.head(), connection, pool, target)
+            body = _renamed(target, exchange)
+            length = len(body) if body or exchange.head.content_length is not None else -1
+            if length <= JOIN_BYTES:
+                connection.send(exchange.head.encode(start, length, body), exchange.method == "HEAD")
+            else:
+                await _send_large(timeouts, exchange, connection, start, body)
+        while (head := connection.response) is None:
+            await connection.news()
+        return Reply(head, connection, pool)
     except BaseException:
         # A failure, or the client left: either way the backend must stop working on it now.
         connection.close()
         raise
 
 
-async def _send(target: PlannedTarget, exchange: Exchange, start: bytes, connection: Connection) -> None:
-    """Send a request whose body is held."""
-    body = exchange.body
-    if target.rename_json is not None:
-        spans = exchange.peek.model_spans if exchange.peek is not None else []
-        body = splice(body, [(begin, end, target.rename_json) for begin, end in spans])
-    length = len(body) if body or exchange.head.has_body else -1
-    if len(body) <= JOIN_BYTES:
-        connection.send(exchange.head.encode(start, length, body), head_request=exchange.method == "HEAD")
-        return
-    connection.send(exchange.head.encode(start, length))
+def _renamed(target: PlannedTarget, exchange: Exchange) -> bytes:
+    """The held body, with the target's name for the model in it."""
+    if target.rename_json is None or exchange.peek is None:
+        return exchange.body
+    return splice(exchange.body, [(start, end, target.rename_json) for start, end in exchange.peek.model_spans])
+
+
+async def _send_large(
+    timeouts: Timeouts, exchange: Exchange, connection: Connection, start: bytes, body: bytes
+) -> None:
+    """Send a body that the socket may not take at once; only a backend that takes none of it is too slow."""
+    connection.send(exchange.head.encode(start, len(body)))
     connection.write(body)
-    connection.await_room(exchange.now() + target.upstream.timeouts.send_s)
+    connection.await_room(exchange.now() + timeouts.send_s)
     await connection.drain()
-    connection.await_answer(exchange.now() + target.upstream.timeouts.first_byte_s)
+    connection.await_answer(exchange.now() + timeouts.first_byte_s)
 
 
 def request_lines(target: PlannedTarget, exchange: Exchange) -> bytes:

@@ -3,7 +3,7 @@
     NEW --send--> ACTIVE --release--> IDLE --send--> ACTIVE ... --close--> CLOSED
 
 The socket pushes bytes in (`data_received`), the parser takes the framing off, the request's task pulls them out
-(`head`, `read`). While the task is behind, at most HIGH_WATER_BYTES wait here and the socket is not read: a slow
+(`news`, `read`). While the task is behind, at most HIGH_WATER_BYTES wait here and the socket is not read: a slow
 client is felt by the backend and by nobody's memory.
 """
 
@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import BackendError, BackendTimeout, BadAnswer, ConnectFailed, Phase
-from penstock.ext import MESSAGE_DONE, MESSAGE_OPEN, ProtocolError, ResponseHead, ResponseParser
+from penstock.ext import MESSAGE_BROKEN, MESSAGE_DONE, MESSAGE_OPEN, ProtocolError, ResponseHead, ResponseParser
 
 if TYPE_CHECKING:
     from penstock.proxy.upstream.pool import Pool
@@ -38,7 +38,6 @@ class Connection(asyncio.Protocol):
         "_drained",
         "_end",
         "_error",
-        "_head",
         "_loop",
         "_parser",
         "_paused",
@@ -50,6 +49,7 @@ class Connection(asyncio.Protocol):
         "idle_since",
         "phase",
         "requests",
+        "response",
         "sending",
         "silence_s",
         "state",
@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
-        self._head: ResponseHead | None = None
+        self.response: ResponseHead | None = None
         self._body: list[bytes] = []
         self._buffered = 0
         self._end = MESSAGE_OPEN
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
 
     # --- what a request does, in this order ---
 
-    def send(self, data: bytes, *, head_request: bool = False) -> None:
+    def send(self, data: bytes, head_request: bool = False) -> None:
         """Begin a request: its head, and its body or the first part of it. Raises BadAnswer on a closed connection."""
         if self.state is State.CLOSED:
             raise BadAnswer("the backend had closed the connection", phase="first_byte", stale=True)
@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
         self.phase = "first_byte"
         self.requests += 1
         self._parser.expect(head_request)
-        self._head = None
+        self.response = None
         self._end = MESSAGE_OPEN
         self._silent = True
         self._transport.write(data)
@@ -103,6 +103,11 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """More of the request's body."""
         self._transport.write(data)
+
+    @property
+    def full(self) -> bool:
+        """The backend is behind: `drain` before more is written."""
+        return self._drained is not None or self._error is not None
 
     async def drain(self) -> None:
         """Wait until the backend has taken so much that more may be written. Raises BackendError."""
@@ -123,11 +128,12 @@ class Connection(asyncio.Protocol):
             self.phase = "first_byte"
             self.deadline = deadline
 
-    async def head(self) -> ResponseHead:
-        """The response's head. Raises BackendError."""
-        while self._head is None:
-            await self._wait()
-        return self._head
+    def news(self) -> "asyncio.Future[None]":
+        """Await it, and something has arrived (`response`, body bytes, the end). Raises what has failed already."""
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
     def take(self) -> bytes:
         """The body bytes that are here, without framing; b"" if there are none yet or no more will come."""
@@ -145,7 +151,7 @@ class Connection(asyncio.Protocol):
     async def read(self) -> bytes:
         """The next body bytes, waiting for them; b"" only at the end. Raises BackendError."""
         while not self._body and self._end == MESSAGE_OPEN:
-            await self._wait()
+            await self.news()
         return self.take()
 
     @property
@@ -156,7 +162,7 @@ class Connection(asyncio.Protocol):
     @property
     def answered(self) -> bool:
         """The response's head is here."""
-        return self._head is not None
+        return self.response is not None
 
     @property
     def reusable(self) -> bool:
@@ -179,26 +185,19 @@ class Connection(asyncio.Protocol):
         doing = words.get(self.phase, self.phase)
         self._fail(BackendTimeout(f"the backend did not {doing} in time", phase=self.phase))
 
-    async def _wait(self) -> None:
-        if self._error is not None:
-            raise self._error
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _fail(self, error: BackendError) -> None:
         if self._error is None:
             self._error = error
         self.close()
-        for waiter in (self._waiter, self._drained):
-            if waiter is not None and not waiter.done():
-                waiter.set_exception(self._error)
+        # Who waits for news takes what has come before the failure first, and meets the error at its next wait.
+        self._wake()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_exception(self._error)
 
     # --- what the socket does ---
 
@@ -214,10 +213,10 @@ class Connection(asyncio.Protocol):
         try:
             head, body, self._end = self._parser.feed(data)
         except ProtocolError as error:
-            self._fail(BadAnswer(f"the backend's answer is not valid HTTP: {error}", phase=self.phase))
+            self._broken(error)
             return
         if head is not None:
-            self._head = head
+            self.response = head
             self.phase = "body"
         if body:
             self._body.append(body)
@@ -225,11 +224,20 @@ class Connection(asyncio.Protocol):
             if self._buffered > HIGH_WATER_BYTES and self._end == MESSAGE_OPEN:
                 self._paused = True
                 self._transport.pause_reading()
+        if self._end == MESSAGE_BROKEN:
+            self._end = MESSAGE_OPEN
+            try:
+                self._parser.feed_eof()
+            except ProtocolError as error:
+                self._broken(error)
+            return
         if self.phase == "body":
             # A client that is behind is not the backend's silence.
             self.deadline = inf if self._paused else self._loop.time() + self.silence_s
-        if self._waiter is not None:
-            self._wake()
+        self._wake()
+
+    def _broken(self, error: ProtocolError) -> None:
+        self._fail(BadAnswer(f"the backend's answer is not valid HTTP: {error}", phase=self.phase))
 
     def eof_received(self) -> bool:
         if self.state is State.ACTIVE and self._end == MESSAGE_OPEN:

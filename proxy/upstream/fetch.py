@@ -19,9 +19,9 @@ async def fetch(upstream: Upstream, pool: Pool, path: bytes, *, timeout_s: float
     connection = pool.take() or await pool.connect()
     try:
         connection.deadline = connection.total_deadline = asyncio.get_running_loop().time() + timeout_s
-        connection.silence_s = timeout_s
         connection.send(request)
-        head = await connection.head()
+        while (head := connection.response) is None:
+            await connection.news()
         parts: list[bytes] = []
         size = 0
         while not connection.complete:

@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
-from math import isfinite
+from math import inf, isfinite
 
 from penstock.core.errors import NoHealthyTarget
 from penstock.proxy.upstream.connection import Connection, State, unreachable
@@ -33,6 +33,7 @@ class Pool:
         max_connections: int,
         idle_s: float,
         resolve: Resolve,
+        silence_s: float = inf,
     ) -> None:
         self.name = name
         self._host = host
@@ -43,6 +44,7 @@ class Pool:
         self._max = max_connections
         self._idle_s = idle_s
         self._resolve = resolve
+        self._silence_s = silence_s
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
         self._connecting = 0
@@ -169,6 +171,7 @@ class Pool:
                             ssl=self._tls,
                             server_hostname=self._host if self._tls else None,
                         )
+                        connection.silence_s = self._silence_s
                         return connection
                     except OSError as error:
                         failure = error

@@ -7,7 +7,11 @@ from penstock.core.plan import PlannedTarget
 from penstock.ext import splice
 from penstock.proxy.exchange import ClientLeft, Exchange
 from penstock.proxy.inbound import Upload
+from penstock.proxy.sockets import find_client, is_open
 from penstock.proxy.upstream.connection import Connection
+
+# A client that leaves must be noticed within 100 ms.
+LOOK_S = 0.03
 
 
 async def send_upload(
@@ -19,16 +23,18 @@ async def send_upload(
     connection.send(exchange.head.encode(start, -2 if length is None else length))
     ahead = _read_ahead(exchange, upload)
     try:
-        part = prefix or await ahead
-        while part:
-            if part is not prefix:
-                ahead = _read_ahead(exchange, upload)
-            await _write(connection, _chunk(part) if length is None else part, exchange, target)
+        part = prefix
+        while True:
+            if part:
+                await _write(connection, _chunk(part) if length is None else part, exchange, target)
+            await _part_or_answer(ahead, connection)
             if connection.answered:
                 # It has decided without the rest. What still comes is dropped while the answer goes back.
                 exchange.body_read()
                 return
-            part = await ahead
+            if not (part := await ahead):
+                break
+            ahead = _read_ahead(exchange, upload)
     finally:
         ahead.cancel()
     if length is None:
@@ -37,12 +43,41 @@ async def send_upload(
     connection.await_answer(exchange.now() + target.upstream.timeouts.first_byte_s)
 
 
+async def _part_or_answer(ahead: asyncio.Task[bytes], connection: Connection) -> None:
+    """Wait for more of the body or for the backend's answer, whichever comes first. Raises BackendError."""
+    while not ahead.done() and not connection.answered:
+        news = connection.news()
+        await asyncio.wait((ahead, news), return_when=asyncio.FIRST_COMPLETED)
+        if news.done():
+            news.result()
+
+
 async def _write(connection: Connection, data: bytes, exchange: Exchange, target: PlannedTarget) -> None:
     connection.write(data)
     # Only the backend's slowness counts as such; how slowly the client sends is `server.receive_s`.
-    connection.await_room(exchange.now() + target.upstream.timeouts.send_s)
-    await connection.drain()
-    connection.await_room(inf)
+    if connection.full:
+        connection.await_room(exchange.now() + target.upstream.timeouts.send_s)
+        await _drain(connection, exchange)
+        connection.await_room(inf)
+
+
+async def _drain(connection: Connection, exchange: Exchange) -> None:
+    """Wait for the backend to take more; meanwhile nobody reads from the client, so its socket is asked."""
+    guard = asyncio.get_running_loop().create_task(_leave_when_gone(exchange))
+    try:
+        await connection.drain()
+    finally:
+        guard.cancel()
+
+
+async def _leave_when_gone(exchange: Exchange) -> None:
+    await asyncio.sleep(LOOK_S)
+    client = find_client(exchange.scope)
+    if client is not None:
+        with client:
+            while is_open(client):  # noqa: ASYNC110 - with bytes unread, the kernel sends no event for it
+                await asyncio.sleep(LOOK_S)
+    exchange.leave()
 
 
 def _renamed(target: PlannedTarget, upload: Upload, length: int | None) -> tuple[bytes, int | None]:

@@ -48,7 +48,9 @@ def proxy(demo: Demo) -> Iterator[Penstock]:
 @pytest.fixture(scope="session")
 def hasty(demo: Demo) -> Iterator[Penstock]:
     """Silence is soon too long here, on both sides. Its own process, so that a busy machine fails no other test."""
-    text = config(demo.port, server="receive_s = 1", more="[backends.demo.timeout]\nfirst_byte_s = 0.4\nidle_s = 0.4\n")
+    text = config(
+        demo.port, server="receive_s = 0.5", more="[backends.demo.timeout]\nfirst_byte_s = 0.4\nidle_s = 0.4\n"
+    )
     with Penstock(text) as process:
         yield process
 
@@ -56,6 +58,6 @@ def hasty(demo: Demo) -> Iterator[Penstock]:
 @pytest.fixture(scope="session")
 def strict(demo: Demo) -> Iterator[Penstock]:
     """No default backend, and little patience with slow clients."""
-    text = config(demo.port, server="receive_s = 1").replace('default_backend = "demo"', "")
+    text = config(demo.port, server="receive_s = 0.5").replace('default_backend = "demo"', "")
     with Penstock(text) as process:
         yield process

@@ -31,7 +31,15 @@ def nothing_leaks(strict: Penstock, proxy: Penstock, demo: Demo) -> Iterator[Non
     before = {process: figures(process, demo) for process in (strict, proxy)}
     yield
     for process, old in before.items():
-        wait_until(lambda process=process, old=old: grown(old, figures(process, demo)) == {}, 10)
+        settles(process, demo, old)
+
+
+def settles(process: Penstock, demo: Demo, old: dict[str, int]) -> None:
+    """Connections close and memory is given back within a moment; what stays is a leak, and it is named."""
+    until = time.monotonic() + 5
+    while more := grown(old, figures(process, demo)):
+        assert time.monotonic() < until, f"{process.url} holds more than before: {more}"
+        time.sleep(0.05)
 
 
 def warm_up(process: Penstock) -> None:
@@ -218,6 +226,19 @@ def test_too_large_in_chunks(strict: Penstock, size: int) -> None:
     refused(ask(strict.port, head + parts), 413, "body_too_large")
 
 
+@pytest.mark.parametrize("body", [b"[" * LIMIT, padded(LIMIT)[:-1], padded(LIMIT)], ids=["no object", "cut", "right"])
+def test_bodies_are_not_kept_after_their_requests(strict: Penstock, body: bytes) -> None:
+    """A body that only the garbage collector frees stays until thousands of requests later."""
+    (worker,) = strict.workers()
+    data = request("POST", CHAT, body, JSON_TYPE)
+    for _ in range(2):
+        ask(strict.port, data)
+    before = worker.memory_info().rss
+    for _ in range(8):
+        ask(strict.port, data)
+    assert worker.memory_info().rss - before < 2.5 * LIMIT
+
+
 @pytest.fixture(scope="module")
 def small_uploads(demo: Demo) -> Iterator[Penstock]:
     with Penstock(config(demo.port, server="max_upload_bytes = 100_000")) as process:
@@ -310,6 +331,7 @@ def test_our_own_origin_passes(strict: Penstock) -> None:
     assert ask(strict.port, data).status == 200
 
 
+FRAMING_HEADERS = ("content-length", "transfer-encoding")
 BODY = chat_body()
 SPLIT = len(BODY)
 # The server under us may refuse these first: then a bare status or a closed connection is all there is.
@@ -321,11 +343,6 @@ HEADS: dict[str, bytes] = {
     "Host with a path": request("POST", CHAT, BODY, JSON_TYPE, host="localhost/x"),
     "Host with a user": request("POST", CHAT, BODY, JSON_TYPE, host="a@localhost"),
     "Host with a bad port": request("POST", CHAT, BODY, JSON_TYPE, host="localhost:x"),
-    "both framings": request("POST", CHAT, chunked(BODY), JSON_TYPE, "Transfer-Encoding: chunked"),
-    "both framings, length first": request(
-        "POST", CHAT, chunked(BODY), JSON_TYPE, "Content-Length: 5", "Transfer-Encoding: chunked", length=False
-    ),
-    "two lengths": request("POST", CHAT, BODY, JSON_TYPE, f"Content-Length: {SPLIT}"),
     "two different lengths": request("POST", CHAT, BODY, JSON_TYPE, "Content-Length: 5"),
     "a list of lengths": request("POST", CHAT, BODY, JSON_TYPE, f"Content-Length: {SPLIT}, {SPLIT}", length=False),
     "negative length": request("POST", CHAT, BODY, JSON_TYPE, "Content-Length: -1", length=False),
@@ -362,8 +379,7 @@ HEADS: dict[str, bytes] = {
 @pytest.mark.parametrize("data", HEADS.values(), ids=HEADS)
 def test_heads_that_could_be_read_in_two_ways(strict: Penstock, data: bytes) -> None:
     with RawClient(strict.port) as client:
-        answer = client.try_send(data).rest()
-        check_refusal(answer)
+        check_refusal(client.try_send(data).all())
 
 
 def check_refusal(answer: bytes) -> None:
@@ -374,6 +390,29 @@ def check_refusal(answer: bytes) -> None:
     assert b"Traceback" not in answer
 
 
+# The server under us resolves these before we see them, by RFC 9112 §6.3: chunked wins over a length, and two equal
+# lengths are one. It shows no trace of what it dropped, so they cannot be refused here; what must hold instead is
+# that nothing can be read in two ways: one answer, and one framing towards the backend.
+RESOLVED = {
+    "both framings": request(
+        "POST", "/v1/echo", chunked(BODY), JSON_TYPE, "Transfer-Encoding: chunked", "Content-Length: 5", length=False
+    ),
+    "both framings, length first": request(
+        "POST", "/v1/echo", chunked(BODY), JSON_TYPE, "Content-Length: 5", "Transfer-Encoding: chunked", length=False
+    ),
+    "two equal lengths": request("POST", "/v1/echo", BODY, JSON_TYPE, f"Content-Length: {SPLIT}"),
+}
+
+
+@pytest.mark.parametrize("data", RESOLVED.values(), ids=RESOLVED)
+def test_framings_that_are_resolved_below_us_reach_the_backend_as_one(proxy: Penstock, data: bytes) -> None:
+    with RawClient(proxy.port) as client:
+        echoed = client.send(data).answer().json()
+    framing = [(name.lower(), value) for name, value in echoed["headers"] if name.lower() in FRAMING_HEADERS]
+    assert framing == [("content-length", str(SPLIT))]
+    assert echoed["body"].encode() == BODY
+
+
 @pytest.mark.parametrize("length_first", [True, False])
 def test_a_request_hidden_in_a_body_reaches_no_backend(proxy: Penstock, demo: Demo, length_first: bool) -> None:
     """What one side reads as a body, another may read as the next request (RFC 9112 §11.2)."""
@@ -381,7 +420,7 @@ def test_a_request_hidden_in_a_body_reaches_no_backend(proxy: Penstock, demo: De
     data = request("POST", "/v1/echo", b"", *(lines if length_first else lines[::-1]), length=False)
     before = demo.stats()["requests_total"]
     with RawClient(proxy.port) as client:
-        answer = client.try_send(data + END_CHUNK + request("GET", "/v1/echo/hidden")).rest()
+        answer = client.try_send(data + END_CHUNK + request("GET", "/v1/echo/hidden")).all()
     assert b"/v1/echo/hidden" not in answer
     assert demo.stats()["requests_total"] - before <= 1
 
@@ -405,7 +444,7 @@ def test_a_head_that_dribbles(strict: Penstock, start: bytes) -> None:
             client.try_send(b"O")
             if client.ended():
                 break
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 2
 
 
 SILENCES = {
@@ -421,12 +460,12 @@ SILENCES = {
 @pytest.mark.parametrize("data", SILENCES.values(), ids=SILENCES)
 def test_a_connection_that_falls_silent_before_its_request(strict: Penstock, data: bytes) -> None:
     """Else a few thousand of them hold every file descriptor there is."""
-    with RawClient(strict.port, timeout_s=2.5) as client:
+    with RawClient(strict.port, timeout_s=1.5) as client:
         assert client.send(data).ended()
 
 
 def test_an_idle_connection_is_closed(strict: Penstock) -> None:
-    with RawClient(strict.port, timeout_s=2.5) as client:
+    with RawClient(strict.port, timeout_s=1.5) as client:
         assert client.send(request("GET", "/health/live")).answer().status == 200
         assert client.ended()
 
@@ -451,7 +490,7 @@ def test_a_body_that_stops_half_way(
             408,
             "request_timeout",
         )
-    assert 0.9 < time.monotonic() - began < 3
+    assert 0.4 < time.monotonic() - began < 2
     wait_until(lambda: demo.stats()["requests_active"] == 0)
 
 
@@ -478,7 +517,7 @@ def test_a_slow_but_steady_body_is_taken(strict: Penstock) -> None:
     with RawClient(strict.port) as client:
         client.send(request("POST", CHAT, body, JSON_TYPE)[: -len(body)])
         for at in range(0, len(body), 16):
-            time.sleep(0.25)
+            time.sleep(0.15)
             client.send(body[at : at + 16])
         assert client.answer().status == 200
 

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from typing import Any
 
 import pytest
-from raw_client import END_CHUNK, JSON_TYPE, Answer, RawClient, ask, chat, chat_body, request, sse_data, wait_until
+from raw_client import (
+    END_CHUNK,
+    JSON_TYPE,
+    Answer,
+    RawClient,
+    ask,
+    chat,
+    chat_body,
+    chunked,
+    request,
+    sse_data,
+    wait_until,
+)
 
-from running import Demo, Penstock
+from running import Demo, Penstock, config
 
 CHAT = "/v1/chat/completions"
 
@@ -166,6 +179,26 @@ def test_a_stream_that_breaks_off_within_one_read(hasty: Penstock, fault: str) -
         cut_stream(answer, CUT[fault])
     else:
         failed(answer, 502, CUT[fault])
+
+
+def test_events_that_come_with_a_broken_chunk_are_not_lost() -> None:
+    """What was right goes on, whichever bytes it shared a read with."""
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    first, second = event % b"first", event % b"second"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        text = config(listener.getsockname()[1], more='[models.demo]\ntargets = ["demo"]\n')
+        with Penstock(text.replace("discover = true", "")) as process, RawClient(process.port) as client:
+            client.send(request("POST", CHAT, chat_body(stream=True), JSON_TYPE))
+            backend = listener.accept()[0]
+            with backend:
+                backend.recv(65_536)
+                backend.sendall(head + chunked(first).removesuffix(END_CHUNK))
+                began = client.until(b"first")
+                backend.sendall(chunked(second).removesuffix(END_CHUNK) + b"ZZ\r\nnot a chunk\r\n")
+                rest = client.rest()
+    assert b"200 OK" in began and b"second" in rest
+    assert b"backend_bad_answer" in rest and not rest.endswith(END_CHUNK)
 
 
 def test_a_stream_cut_before_its_first_token(hasty: Penstock) -> None:

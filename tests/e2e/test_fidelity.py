@@ -198,7 +198,7 @@ def test_an_upload_begins_before_it_is_whole(proxy: Penstock, demo: Demo) -> Non
 
 def test_a_backend_that_answers_before_the_uploads_end_is_heard_at_once(proxy: Penstock) -> None:
     """The client has paused in its body; the backend has refused after the head (RFC 9112 §9.5)."""
-    with RawClient(proxy.port) as client:
+    with RawClient(proxy.port, timeout_s=2) as client:
         client.send(request("POST", ECHO, b"", "Transfer-Encoding: chunked", "X-Demo-Fault: early", length=False))
         client.send(b"5\r\nhello\r\n")
         assert client.answer().status == 413

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from oracle import http1 as oracle
 from penstock.ext import MEDIA_JSON, MEDIA_NONE, RequestHead
 

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from oracle import http1 as oracle
 from penstock.ext import (
     MEDIA_EVENT_STREAM,
+    MESSAGE_BROKEN,
     MESSAGE_DONE,
     MESSAGE_DONE_CLOSE,
     MESSAGE_OPEN,
@@ -37,6 +39,8 @@ def read(pieces: Iterable[bytes], head_request: bool = False, max_head_bytes: in
         assert new_head is None or head is None
         head = new_head or head
         body += part
+        if end == MESSAGE_BROKEN:
+            parser.feed_eof()  # raises what is wrong behind the good bytes
     if end == MESSAGE_OPEN:
         end = parser.feed_eof()
         assert end == MESSAGE_DONE_CLOSE

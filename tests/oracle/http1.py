@@ -92,6 +92,8 @@ def problem_of_line(lines: Lines, index: int) -> str | None:
         return "more than one Host header"
     if name == b"host" and not is_valid_host(value):
         return "Host is not a valid host[:port]"
+    if name == b"origin" and again:
+        return "more than one Origin header"
     if name == b"content-length" and again:
         return "more than one Content-Length"
     if name == b"content-length" and not re.fullmatch(rb"[0-9]+", value):

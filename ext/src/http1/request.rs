@@ -107,6 +107,7 @@ impl RequestHead {
                 if !std::mem::replace(&mut self.has_origin, true) {
                     return Some(Kept::Origin);
                 }
+                self.broken("more than one Origin header");
             }
             Name::RequestId => {
                 self.pass(name, value);

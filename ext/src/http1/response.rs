@@ -32,6 +32,8 @@ enum State {
     },
     Chunked(Chunked),
     UntilClose,
+    /// Good bytes were given, what came behind them breaks HTTP like this.
+    Broken(ProtocolError),
     Failed,
 }
 
@@ -41,6 +43,7 @@ pub enum End {
     Open = 0,
     Done = 1,
     DoneClose = 2,
+    Broken = 3,
 }
 
 /// What one feed brought.
@@ -126,6 +129,7 @@ impl ResponseParser {
             State::Head => ProtocolError::Closed("inside the head"),
             State::Length { left, of } => ProtocolError::ClosedInBody { got: of - left, of },
             State::Chunked(chunked) => ProtocolError::Closed(chunked.place()),
+            State::Broken(error) => error,
             State::Failed => ProtocolError::Failed,
         };
         self.buffer = Vec::new();
@@ -148,7 +152,17 @@ impl ResponseParser {
             fed.head = Some(head);
             at = end;
         }
-        if let Some(end) = self.body(data, at, &mut fed.body)? {
+        let end = match self.body(data, at, &mut fed.body) {
+            Ok(end) => end,
+            Err(error) if fed.head.is_none() && fed.body.ranges().is_empty() => return Err(error),
+            Err(error) => {
+                // The split decides whether good bytes come with bad ones; the good ones must not depend on it.
+                self.state = State::Broken(error);
+                fed.end = End::Broken;
+                return Ok(fed);
+            }
+        };
+        if let Some(end) = end {
             self.state = State::Idle;
             // Nothing was asked for that could be answered by more bytes, and what they are nobody knows.
             self.closes |= end < data.len();
@@ -188,6 +202,10 @@ impl ResponseParser {
             }
             State::Idle if data.is_empty() => Ok(Some(0)),
             State::Idle => Err(ProtocolError::Unasked),
+            State::Broken(_) => match std::mem::replace(&mut self.state, State::Failed) {
+                State::Broken(error) => Err(error),
+                _ => Err(ProtocolError::Failed),
+            },
             State::Failed | State::Head => Err(ProtocolError::Failed),
         }
     }
@@ -278,7 +296,7 @@ impl fmt::Display for ResponseParser {
             State::Length { left, of } => write!(f, "body, {} of {of} bytes", of - left),
             State::Chunked(_) => f.write_str("chunked body"),
             State::UntilClose => f.write_str("body until close"),
-            State::Failed => f.write_str("failed"),
+            State::Broken(_) | State::Failed => f.write_str("failed"),
         }
     }
 }

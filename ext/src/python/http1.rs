@@ -37,6 +37,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("MESSAGE_OPEN", End::Open),
         ("MESSAGE_DONE", End::Done),
         ("MESSAGE_DONE_CLOSE", End::DoneClose),
+        ("MESSAGE_BROKEN", End::Broken),
     ] {
         module.add(name, end as u8)?;
     }

@@ -10,7 +10,11 @@ mod toml_spans;
 
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let profile = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
     module.add("BUILD_PROFILE", profile)?;
     http1::register(module)?;
     json::register(module)?;

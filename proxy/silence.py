@@ -1,0 +1,43 @@
+"""Close client connections that stay silent: those that never begin a request, and idle ones kept too long.
+
+granian's timer for heads starts only when it knows the protocol's version, so a connection that sends nothing, a part
+of an HTTP/2 preface or of a TLS handshake would stay for ever (seen with 2.8.7). Looking at every socket costs about
+10 us each, so it is done in a thread, a few times within the limit.
+"""
+
+import asyncio
+import socket
+
+from penstock.proxy.app import App
+from penstock.proxy.sockets import Address, address, client_sockets, moved
+
+# Between two requests of a client that keeps its connection; nginx's and granian's peers use about this.
+KEEP_ALIVE_S = 75.0
+
+
+async def close_silent(app: App, port: str, receive_s: float) -> None:
+    """Look again and again; owned by the worker. receive_s = 0: only idle connections are closed."""
+    limit = receive_s or KEEP_ALIVE_S
+    while True:
+        await asyncio.sleep(min(max(limit / 3, 0.1), 5.0))
+        busy = {exchange.scope["client"] for exchange in app.active}
+        seen = await asyncio.to_thread(_look, port, busy, frozenset(app.served), limit)
+        app.served &= seen
+
+
+def _look(port: str, busy: set[Address], served: frozenset[Address], limit: float) -> set[Address]:
+    """Shut down what is silent; the addresses of all connections."""
+    seen: set[Address] = set()
+    for connection in client_sockets(port):
+        with connection:
+            try:
+                client = address(connection.getpeername())
+                seen.add(client)
+                still = moved(connection)
+                if still is None or client in busy:
+                    continue
+                if min(still) > (KEEP_ALIVE_S if client in served else limit):
+                    connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # it has closed meanwhile
+    return seen

@@ -1,0 +1,83 @@
+"""The error tree: every class says status, code, type, fault and level, in the words of logs and metrics."""
+
+from collections.abc import Iterator
+from typing import get_args
+
+import pytest
+
+from penstock.core import errors
+from penstock.core.errors import BackendError, BadAnswer, Fault, Level, MethodNotAllowed, NoHealthyTarget, PenstockError
+
+FAMILIES = {"PenstockError", "CallerError", "PolicyError", "CapacityError"}
+
+
+def tree(kind: type[PenstockError]) -> Iterator[type[PenstockError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from tree(child)
+
+
+KINDS = [kind for kind in tree(PenstockError) if kind.__name__ not in FAMILIES]
+
+
+def test_the_words_for_whose_fault_it_is() -> None:
+    assert get_args(Fault) == ("caller", "policy", "backend", "penstock", "capacity")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_each_says_everything(kind: type[PenstockError]) -> None:
+    assert 400 <= kind.status <= 599
+    assert kind.code == kind.code.lower().strip()
+    assert kind.code.isidentifier()
+    assert kind.fault in get_args(Fault)
+    assert kind.level in get_args(Level)
+    assert kind.type in ("invalid_request_error", "server_error")
+    assert (kind.type == "server_error") == (kind.status >= 500)
+
+
+TABLE = [
+    ("InvalidRequest", 400, "invalid_request", "caller", "info"),
+    ("InvalidJson", 400, "invalid_json", "caller", "info"),
+    ("MissingField", 400, "missing_required_parameter", "caller", "info"),
+    ("OriginRefused", 403, "origin_not_allowed", "policy", "info"),
+    ("NotFound", 404, "not_found", "caller", "info"),
+    ("ModelNotFound", 404, "model_not_found", "caller", "info"),
+    ("MethodNotAllowed", 405, "method_not_allowed", "caller", "info"),
+    ("RequestTimeout", 408, "request_timeout", "caller", "info"),
+    ("BodyTooLarge", 413, "body_too_large", "caller", "info"),
+    ("WrongContentType", 415, "unsupported_media_type", "caller", "info"),
+    ("InternalError", 500, "internal_error", "penstock", "error"),
+    ("BackendError", 502, "backend_failed", "backend", "warning"),
+    ("ConnectFailed", 502, "backend_unreachable", "backend", "warning"),
+    ("BadAnswer", 502, "backend_bad_answer", "backend", "warning"),
+    ("IncompleteReply", 502, "backend_incomplete_reply", "backend", "warning"),
+    ("NoHealthyTarget", 503, "no_healthy_target", "capacity", "warning"),
+    ("Draining", 503, "draining", "capacity", "warning"),
+    ("BackendTimeout", 504, "backend_timeout", "backend", "warning"),
+]
+
+
+@pytest.mark.parametrize(("name", "status", "code", "fault", "level"), TABLE, ids=[row[0] for row in TABLE])
+def test_table(name: str, status: int, code: str, fault: str, level: str) -> None:
+    kind = getattr(errors, name)
+    assert (kind.status, kind.code, kind.fault, kind.level) == (status, code, fault, level)
+
+
+def test_every_class_is_in_the_table() -> None:
+    assert {kind.__name__ for kind in KINDS} == {row[0] for row in TABLE}
+
+
+def test_codes_are_unique() -> None:
+    assert len({kind.code for kind in KINDS}) == len(KINDS)
+
+
+def test_what_an_error_carries() -> None:
+    error = MethodNotAllowed("no", headers=((b"allow", b"GET"),))
+    assert (str(error), error.message, error.param, error.retry_after_s) == ("no", "no", None, None)
+    assert error.headers == ((b"allow", b"GET"),)
+    assert NoHealthyTarget("full", param="model", retry_after_s=3).retry_after_s == 3
+
+
+def test_a_backends_error_carries_its_phase() -> None:
+    assert (BadAnswer("x", phase="send").phase, BadAnswer("x", phase="send").stale) == ("send", False)
+    assert BackendError("x", phase="body", stale=True).stale

@@ -1,0 +1,87 @@
+"""Plans: paths and header lines for each kind of backend, and what a rename writes."""
+
+from math import inf
+
+import msgspec
+import pytest
+
+from penstock.core.endpoint import match
+from penstock.core.plan import Timeouts, make_plan, upstream
+from penstock.core.route import Target
+
+TIMEOUTS = Timeouts(connect_s=inf, send_s=inf, first_byte_s=inf, idle_s=inf, total_s=inf)
+CHAT = match("POST", b"/v1/chat/completions")
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "path", "sent"),
+    [
+        ("openai", "http://h:8000/v1", b"/v1/chat/completions", b"/v1/chat/completions"),
+        ("openai", "http://h", b"/v1/chat/completions", b"/chat/completions"),
+        ("openai", "http://h/openai/v1", b"/v1/models", b"/openai/v1/models"),
+        ("openai", "http://h/v1/", b"/v1/models", b"/v1/models"),
+        ("openai", "http://h/v1", b"/v1/files/a%2Fb", b"/v1/files/a%2Fb"),
+        ("demo", "http://h/v1", b"/v1/models", b"/v1/models"),
+        ("ollama", "http://h:11434", b"/v1/chat/completions", b"/v1/chat/completions"),
+        ("ollama", "http://h:11434", b"/api/chat", b"/api/chat"),
+        ("ollama", "http://h/gpu", b"/api/chat", b"/gpu/api/chat"),
+        ("ollama", "http://h/gpu", b"/v1/models", b"/gpu/v1/models"),
+        ("anthropic", "https://h", b"/v1/messages", b"/v1/messages"),
+    ],
+)
+def test_paths(kind: str, url: str, path: bytes, sent: bytes) -> None:
+    assert upstream("b", kind, url, b"", TIMEOUTS).path(path) == sent
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "secret", "lines"),
+    [
+        ("openai", "http://h:8000/v1", b"", b"host: h:8000\r\n"),
+        ("openai", "https://h/v1", b"sk-1", b"host: h\r\nauthorization: Bearer sk-1\r\n"),
+        ("ollama", "http://[::1]:11434", b"sk-1", b"host: [::1]:11434\r\nauthorization: Bearer sk-1\r\n"),
+        ("anthropic", "https://h", b"sk-1", b"host: h\r\nx-api-key: sk-1\r\n"),
+    ],
+)
+def test_header_lines(kind: str, url: str, secret: bytes, lines: bytes) -> None:
+    assert upstream("b", kind, url, secret, TIMEOUTS).lines == lines
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "rename"),
+    [("m", None, None), ("m", "m", None), (None, None, None), (None, "x", None), ("m", 'a "näme"\n', 'a "näme"\n')],
+)
+def test_rename_only_where_the_name_differs(model: str | None, name: str | None, rename: str | None) -> None:
+    made = make_plan(CHAT, model, (Target("b", name),), {"b": upstream("b", "openai", "http://h/v1", b"", TIMEOUTS)})
+    (target,) = made.targets
+    assert target.rename == rename
+    assert (None if target.rename_json is None else msgspec.json.decode(target.rename_json)) == rename
+
+
+def test_targets_keep_their_order() -> None:
+    upstreams = {name: upstream(name, "openai", f"http://{name}/v1", b"", TIMEOUTS) for name in "abc"}
+    made = make_plan(CHAT, "m", tuple(Target(name) for name in "cab"), upstreams)
+    assert [target.upstream.name for target in made.targets] == ["c", "a", "b"]
+    assert (made.endpoint, made.model) == (CHAT, "m")
+
+
+def test_plans_share_what_a_backends_requests_share() -> None:
+    shared = {"b": upstream("b", "openai", "http://h/v1", b"sk-1", TIMEOUTS)}
+    first, second = (make_plan(CHAT, model, (Target("b"),), shared) for model in ("m", "n"))
+    assert first.targets[0].upstream is second.targets[0].upstream
+
+
+@pytest.mark.parametrize(
+    ("line", "start"),
+    [
+        ("POST /v1/chat/completions", b"POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\n"),
+        ("POST /api/chat", b"POST /api/chat HTTP/1.1\r\nhost: h\r\n"),
+        ("GET /api/tags", b""),  # GET or HEAD
+        ("POST /v1/audio/speech", b""),  # many paths
+        ("POST /api/blobs/sha256:0", b""),
+    ],
+)
+def test_the_first_line_is_ready_where_there_is_only_one(line: str, start: bytes) -> None:
+    method, path = line.split(" ")
+    shared = {"b": upstream("b", "ollama", "http://h", b"", TIMEOUTS)}
+    made = make_plan(match(method, path.encode()), "m", (Target("b"),), shared)
+    assert made.targets[0].start == start

@@ -1,0 +1,77 @@
+"""From a model's name to its targets, and what is said about names nobody knows."""
+
+import pytest
+
+from penstock.core.errors import MissingField, NoHealthyTarget
+from penstock.core.route import Routes, Target, unknown_model
+
+CHAT = (Target("a", "gpt-x"), Target("b"))
+ROUTES = Routes(models={"chat": CHAT}, ollama=("o1", "o2"), default_backend="d")
+
+
+@pytest.mark.parametrize(
+    ("model", "send_unknown", "targets"),
+    [
+        ("chat", False, CHAT),
+        ("found", False, (Target("c"),)),
+        ("Chat", False, None),  # names are compared as they are
+        ("nobody", False, None),
+        ("nobody", True, (Target("d"),)),
+        ("", True, (Target("d"),)),
+        ("found", True, (Target("c"),)),
+    ],
+)
+def test_of_model(model: str, send_unknown: bool, targets: tuple[Target, ...] | None) -> None:
+    routes = Routes(models=ROUTES.models, default_backend="d", send_unknown=send_unknown)
+    assert routes.of_model(model, {"found": "c"}) == targets
+
+
+def test_a_configured_name_hides_a_reported_one() -> None:
+    assert ROUTES.of_model("chat", {"chat": "c"}) == CHAT
+
+
+def test_unknown_models_need_a_default_backend_to_go_to() -> None:
+    assert Routes(models={}, send_unknown=True).of_model("nobody", {}) is None
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_no_model_goes_to_the_default_backend(required: bool) -> None:
+    assert ROUTES.of_no_model(native=False, required=required) == (Target("d"),)
+
+
+def test_no_model_on_a_native_path_goes_to_the_first_ollama() -> None:
+    assert ROUTES.of_no_model(native=True, required=False) == (Target("o1"),)
+
+
+def test_native_path_without_an_ollama() -> None:
+    with pytest.raises(NoHealthyTarget, match="no backend of kind ollama is configured") as caught:
+        Routes(models={}, default_backend="d").of_no_model(native=True, required=False)
+    assert (caught.value.status, caught.value.retry_after_s) == (503, 60)
+
+
+def test_no_model_where_one_is_needed() -> None:
+    with pytest.raises(MissingField, match='names no "model"') as caught:
+        Routes(models={}).of_no_model(native=False, required=True)
+    assert (caught.value.status, caught.value.param) == (400, "model")
+
+
+def test_a_path_that_only_a_default_backend_could_take() -> None:
+    with pytest.raises(MissingField, match=r"server\.default_backend is not set") as caught:
+        Routes(models={}).of_no_model(native=False, required=False)
+    assert caught.value.param is None
+
+
+def test_an_unknown_name_hears_of_near_ones() -> None:
+    error = unknown_model("gpt4o", ["gpt-4o", "llama3.2:1b"])
+    assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
+    assert error.message == "the model 'gpt4o' does not exist here; did you mean \"gpt-4o\"?"
+
+
+def test_an_unknown_name_far_from_all() -> None:
+    assert unknown_model("zzz", ["gpt-4o"]).message.endswith("; GET /v1/models lists what there is")
+
+
+def test_a_strangers_name_is_shown_cut_and_quoted() -> None:
+    message = unknown_model("\n" + "x" * 10_000, ["x"]).message
+    assert len(message) < 400
+    assert "\n" not in message
