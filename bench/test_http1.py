@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from penstock.ext import BUILD_PROFILE, RequestHead, ResponseParser
 
 if BUILD_PROFILE != "release":

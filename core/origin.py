@@ -24,8 +24,15 @@ class OriginRules(msgspec.Struct, frozen=True, kw_only=True):
 
     def origin_allowed(self, origin: bytes, host: bytes) -> bool:
         """Does a request with this Origin come from our own pages, or from where CORS allows?"""
-        own = urlsplit(origin.decode("latin-1").lower()).netloc == host.decode("latin-1").lower()
-        return own or self.cors_allowed(origin)
+        return self.cors_allowed(origin) or (bool(host) and _authority(origin) == host.decode("latin-1").lower())
+
+
+def _authority(origin: bytes) -> str:
+    """host[:port] of an Origin; "" for null and for what is not a URL."""
+    try:
+        return urlsplit(origin.decode("latin-1").lower()).netloc
+    except ValueError:
+        return ""
 
 
 def host_name(host: bytes) -> str:

@@ -202,7 +202,8 @@ REPLY_ERROR: Final = 2
 class ReplyScanner:
     """Reads along a streamed reply without changing it. Any split of the bytes gives the same facts.
 
-    Lines over 1 MiB are passed over, so memory is bounded.
+    Lines over 4 MiB are passed over, so memory is bounded. (Ollama's last generate line carries the context: some
+    6 bytes a token.)
     """
 
     def __new__(cls, dialect: int) -> ReplyScanner: ...
@@ -210,6 +211,9 @@ class ReplyScanner:
         """Take the next bytes of the body; the REPLY_ flags so far."""
     def finish(self) -> int:
         """The body has ended: a last line without line end counts as one; the REPLY_ flags."""
+    @property
+    def flags(self) -> int:
+        """The REPLY_ flags so far."""
     @property
     def usage(self) -> Usage | None: ...
     @property

@@ -84,6 +84,8 @@ class Log:
         self.flush()
         self._queue.put(None)
         self._thread.join(timeout=2.0)
+        if self._sink is not sys.stderr.buffer and not self._thread.is_alive():
+            self._sink.close()
 
     def _add(self, fields: dict[str, Any]) -> None:
         line = _encode(fields) + b"\n"

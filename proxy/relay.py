@@ -5,7 +5,8 @@ clean error. Everything else goes on chunk by chunk: sent first, then scanned. W
 read from the backend.
 """
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator, Iterator
+from types import coroutine
 from typing import Any
 
 from penstock.core.errors import BackendError, IncompleteReply
@@ -21,6 +22,7 @@ from penstock.ext import (
 from penstock.proxy.exchange import Exchange
 from penstock.proxy.reply import cut
 from penstock.proxy.upstream.attempt import Reply
+from penstock.proxy.upstream.connection import Connection
 
 # A whole answer above this is not held: it goes on as it comes.
 HOLD_BYTES = 16_777_216
@@ -60,44 +62,97 @@ async def _whole(reply: Reply, exchange: Exchange, dialect: int) -> None:
 async def _stream(reply: Reply, exchange: Exchange, scanner: ReplyScanner) -> None:
     """A model's stream. Its end is the dialect's end mark, not the end of the body."""
     connection = reply.connection
-    flags = 0
+    outlet = Outlet(exchange, scanner)
     await exchange.start(reply.head.status, exchange.outgoing(reply.head.headers))
     try:
-        while True:
-            body = await connection.read()
-            if connection.complete:
-                break
-            await exchange.write(body)
-            flags = scanner.feed(body)
-        scanner.feed(body)
-        flags = scanner.finish()
+        last = await _all_but_the_last(connection, outlet)
+        scanner.feed(last)
+        scanner.finish()
     except BackendError as error:
         # After the end mark the reply is whole, whatever becomes of the connection.
-        if not flags & REPLY_COMPLETE:
-            await cut(exchange, error, told=bool(flags & REPLY_ERROR))
+        if not scanner.flags & REPLY_COMPLETE:
+            await cut(exchange, error, told=bool(scanner.flags & REPLY_ERROR))
             return
-        body = b""
+        last = b""
     finally:
         exchange.usage = scanner.usage
-    if flags & REPLY_COMPLETE:
-        await exchange.finish(body)
+    if scanner.flags & REPLY_COMPLETE:
+        await exchange.finish(last)
         return
-    await exchange.write(body)
+    await exchange.write(last)
     early = IncompleteReply("the backend ended the stream before the reply was complete", phase="body")
-    await cut(exchange, early, told=bool(flags & REPLY_ERROR))
+    await cut(exchange, early, told=bool(scanner.flags & REPLY_ERROR))
 
 
 async def _opaque(reply: Reply, exchange: Exchange) -> None:
     """Anything else: files, audio, errors of the backend's. Framing alone says where it ends."""
-    connection = reply.connection
     await exchange.start(reply.head.status, exchange.outgoing(reply.head.headers))
     try:
-        while True:
-            body = await connection.read()
-            if connection.complete:
-                break
-            await exchange.write(body)
+        last = await _all_but_the_last(reply.connection, Outlet(exchange, None))
     except BackendError as error:
         await cut(exchange, error)
     else:
-        await exchange.finish(body)
+        await exchange.finish(last)
+
+
+async def _all_but_the_last(connection: Connection, outlet: "Outlet") -> bytes:
+    """Send the body on as it comes; its last part is returned, to be sent with the end of the answer."""
+    while True:
+        body = connection.take()
+        if connection.complete:
+            return body
+        if body:
+            outlet.push(body)
+        await outlet.flush()
+        await connection.pushed(outlet.push)
+        await outlet.flush()
+
+
+class Outlet:
+    """The way to the client: sends at once, from whatever callback it is called in, and scans what was sent.
+
+    `send` of ASGI gives an awaitable; as a rule it is done at its first step, and then no task needs to wait for it.
+    Where it is not (the client is slow), `push` says False and `flush` is what finishes it.
+    """
+
+    __slots__ = ("_exchange", "_failure", "_scanner", "_unfinished")
+
+    def __init__(self, exchange: Exchange, scanner: ReplyScanner | None) -> None:
+        self._exchange = exchange
+        self._scanner = scanner
+        self._unfinished: tuple[Iterator[Any], Any] | None = None
+        self._failure: Exception | None = None
+
+    def push(self, body: bytes) -> bool:
+        """Send; False if the client has to be waited for before more is sent."""
+        steps = self._exchange.write(body).__await__()
+        try:
+            self._unfinished = (steps, next(steps))
+            done = False
+        except StopIteration:
+            done = True
+        except Exception as error:  # noqa: BLE001 - the caller is the event loop; `flush` raises it in the task
+            self._failure = error
+            done = False
+        if self._scanner is not None:
+            self._scanner.feed(body)
+        return done
+
+    async def flush(self) -> None:
+        """Wait until the client has taken what was pushed."""
+        if self._unfinished is not None:
+            unfinished, self._unfinished = self._unfinished, None
+            await _rest_of(*unfinished)
+        if self._failure is not None:
+            raise self._failure
+
+
+@coroutine
+def _rest_of(steps: Iterator[Any], waits_for: Any) -> Generator[Any, Any, None]:
+    """Go on with an awaitable whose first step has been made and said what it waits for."""
+    while True:
+        yield waits_for
+        try:
+            waits_for = next(steps)
+        except StopIteration:
+            return

@@ -99,6 +99,7 @@ class Supervisor:
             return
         code = 1
         try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             run_worker(self._settings, self._listener, self._ready)
             code = 0

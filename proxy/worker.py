@@ -41,7 +41,6 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable
     loop = asyncio.get_running_loop()
     drain = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, drain.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the whole group; the parent decides
     running = await start(settings)
     running.tasks.append(loop.create_task(_outlive(os.getppid(), drain)))
     inbound = Listener(running.app, settings.config.server, listener)

@@ -53,7 +53,7 @@ async def run(plan: Plan, exchange: Exchange, pools: Mapping[str, Pool]) -> Repl
 async def _attempt(target: PlannedTarget, exchange: Exchange, pool: Pool, fresh: bool, total_since: float) -> Reply:
     exchange.backend = pool.name
     exchange.attempts += 1
-    connection = (None if fresh else pool.take()) or await pool.connect()
+    connection = (None if fresh else pool.take()) or await pool.connect(fresh=fresh)
     try:
         timeouts = target.upstream.timeouts
         connection.total_deadline = total_since + timeouts.total_s
@@ -92,6 +92,8 @@ async def _send_large(
     connection.write(body)
     connection.await_room(exchange.now() + timeouts.send_s)
     await connection.drain()
+    # An answer ends the wait too; what the backend has not taken by then it does not want.
+    connection.sending = connection.full
     connection.await_answer(exchange.now() + timeouts.first_byte_s)
 
 

@@ -8,6 +8,7 @@ client is felt by the backend and by nobody's memory.
 """
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ from penstock.ext import MESSAGE_BROKEN, MESSAGE_DONE, MESSAGE_OPEN, ProtocolErr
 
 if TYPE_CHECKING:
     from penstock.proxy.upstream.pool import Pool
+
+Push = Callable[[bytes], bool]
+"""Takes body bytes at once; False = it has taken these, and cannot take more for now. Never raises."""
 
 # uvloop reads up to 256 KiB at once, so this holds one read and stops the next.
 HIGH_WATER_BYTES = 65_536
@@ -33,6 +37,7 @@ class Connection(asyncio.Protocol):
     """See the head of this file. Made by `Pool.connect`, given back by `Pool.release` or ended by `close`."""
 
     __slots__ = (
+        "_blocked",
         "_body",
         "_buffered",
         "_drained",
@@ -42,6 +47,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_pool",
+        "_push",
         "_silent",
         "_transport",
         "_waiter",
@@ -69,7 +75,9 @@ class Connection(asyncio.Protocol):
         self._end = MESSAGE_OPEN
         self._error: BackendError | None = None
         self._paused = False
+        self._push: Push | None = None
         self._silent = True
+        self._blocked = False
         self.state = State.NEW
         self.phase: Phase = "connect"
         self.requests = 0
@@ -90,7 +98,7 @@ class Connection(asyncio.Protocol):
     def send(self, data: bytes, head_request: bool = False) -> None:
         """Begin a request: its head, and its body or the first part of it. Raises BadAnswer on a closed connection."""
         if self.state is State.CLOSED:
-            raise BadAnswer("the backend had closed the connection", phase="first_byte", stale=True)
+            raise BadAnswer("the backend had closed the connection", phase="first_byte", stale=self.requests > 0)
         self.state = State.ACTIVE
         self.phase = "first_byte"
         self.requests += 1
@@ -106,15 +114,16 @@ class Connection(asyncio.Protocol):
 
     @property
     def full(self) -> bool:
-        """The backend is behind: `drain` before more is written."""
-        return self._drained is not None or self._error is not None
+        """The backend is behind with taking what was written."""
+        return self._blocked
 
     async def drain(self) -> None:
-        """Wait until the backend has taken so much that more may be written. Raises BackendError."""
-        if self._error is not None:
-            raise self._error
-        if self._drained is not None:
+        """Wait until the backend has taken so much that more may be written, or has answered. Raises BackendError."""
+        while self._error is None and self._blocked and not self.answered:
+            self._drained = self._loop.create_future()
             await self._drained
+        if self._error is not None and not self.answered:
+            raise self._error
 
     def await_room(self, deadline: float) -> None:
         """The backend has until `deadline` to take what was written."""
@@ -154,6 +163,21 @@ class Connection(asyncio.Protocol):
             await self.news()
         return self.take()
 
+    async def pushed(self, push: Push) -> None:
+        """Give `push` what comes while it takes more; returns with `read` having more to say, or `push` enough.
+
+        The bytes go on from the socket's own callback, which saves a future and a step of the task for each read:
+        2.5 of 8.5 us per streamed chunk. Raises BackendError.
+        """
+        if self._body or self._end != MESSAGE_OPEN:
+            return
+        news = self.news()
+        self._push = push
+        try:
+            await news
+        finally:
+            self._push = None
+
     @property
     def complete(self) -> bool:
         """The response has ended as its framing says, and all of it was taken."""
@@ -190,14 +214,17 @@ class Connection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    def _wake_writer(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
     def _fail(self, error: BackendError) -> None:
         if self._error is None:
             self._error = error
         self.close()
         # Who waits for news takes what has come before the failure first, and meets the error at its next wait.
         self._wake()
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_exception(self._error)
+        self._wake_writer()
 
     # --- what the socket does ---
 
@@ -218,6 +245,14 @@ class Connection(asyncio.Protocol):
         if head is not None:
             self.response = head
             self.phase = "body"
+            if self._blocked:
+                self._wake_writer()
+        if body and self._push is not None and self._end == MESSAGE_OPEN:
+            self.deadline = self._loop.time() + self.silence_s
+            if not self._push(body):
+                self._push = None
+                self._wake()
+            return
         if body:
             self._body.append(body)
             self._buffered += len(body)
@@ -265,12 +300,11 @@ class Connection(asyncio.Protocol):
             self._wake()
 
     def pause_writing(self) -> None:
-        self._drained = self._loop.create_future()
+        self._blocked = True
 
     def resume_writing(self) -> None:
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-        self._drained = None
+        self._blocked = False
+        self._wake_writer()
 
 
 def unreachable(name: str, error: OSError | str) -> ConnectFailed:

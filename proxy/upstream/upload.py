@@ -21,6 +21,7 @@ async def send_upload(
     prefix, length = _renamed(target, upload, exchange.head.content_length)
     upload.begun = connection.sending = True
     connection.send(exchange.head.encode(start, -2 if length is None else length))
+    connection.await_room(inf)
     ahead = _read_ahead(exchange, upload)
     try:
         part = prefix
@@ -28,7 +29,7 @@ async def send_upload(
             if part:
                 await _write(connection, _chunk(part) if length is None else part, exchange, target)
             await _part_or_answer(ahead, connection)
-            if connection.answered:
+            if connection.answered and (connection.full or exchange.body_open or (ahead.done() and ahead.result())):
                 # It has decided without the rest. What still comes is dropped while the answer goes back.
                 exchange.body_read()
                 return
@@ -55,7 +56,7 @@ async def _part_or_answer(ahead: asyncio.Task[bytes], connection: Connection) ->
 async def _write(connection: Connection, data: bytes, exchange: Exchange, target: PlannedTarget) -> None:
     connection.write(data)
     # Only the backend's slowness counts as such; how slowly the client sends is `server.receive_s`.
-    if connection.full:
+    if connection.full and not connection.answered:
         connection.await_room(exchange.now() + target.upstream.timeouts.send_s)
         await _drain(connection, exchange)
         connection.await_room(inf)
@@ -73,10 +74,11 @@ async def _drain(connection: Connection, exchange: Exchange) -> None:
 async def _leave_when_gone(exchange: Exchange) -> None:
     await asyncio.sleep(LOOK_S)
     client = find_client(exchange.scope)
-    if client is not None:
-        with client:
-            while is_open(client):  # noqa: ASYNC110 - with bytes unread, the kernel sends no event for it
-                await asyncio.sleep(LOOK_S)
+    if client is None:
+        return  # not a TCP socket of this process: nothing can be asked
+    with client:
+        while is_open(client):  # noqa: ASYNC110 - with bytes unread, the kernel sends no event for it
+            await asyncio.sleep(LOOK_S)
     exchange.leave()
 
 

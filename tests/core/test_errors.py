@@ -38,6 +38,7 @@ def test_each_says_everything(kind: type[PenstockError]) -> None:
 TABLE = [
     ("InvalidRequest", 400, "invalid_request", "caller", "info"),
     ("InvalidJson", 400, "invalid_json", "caller", "info"),
+    ("IncompleteBody", 400, "incomplete_body", "caller", "info"),
     ("MissingField", 400, "missing_required_parameter", "caller", "info"),
     ("OriginRefused", 403, "origin_not_allowed", "policy", "info"),
     ("NotFound", 404, "not_found", "caller", "info"),

@@ -81,17 +81,17 @@ def listens(port: int) -> bool:
 def test_both_serve(demo: Demo) -> None:
     with two_workers(demo) as proxy:
         workers = ready(proxy)
-        assert serving(proxy) == {worker.pid for worker in workers}
+        wait_until(lambda: serving(proxy) == {worker.pid for worker in workers})
         assert {chat(proxy.port).status for _ in range(10)} == {200}
 
 
 def test_a_killed_worker_costs_only_its_own_connections(demo: Demo) -> None:
     with two_workers(demo) as proxy:
         workers = ready(proxy)
-        clients = [stream(proxy) for _ in range(12)]
-        held = holders(proxy, clients)
+        clients = [stream(proxy) for _ in range(8)]
+        while len(set((held := holders(proxy, clients)).values())) < 2:  # who accepts is up to the kernel
+            clients.append(stream(proxy))
         victim = workers[0]
-        assert {victim.pid, workers[1].pid} == set(held.values())
         victim.kill()
         lost = [client for client in clients if held[client] == victim.pid]
         for client in lost:

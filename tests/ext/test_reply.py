@@ -242,19 +242,19 @@ def test_whole_answers(body: str, dialect: int, expected: tuple[bool, object, st
 def test_a_line_over_1_mib_is_passed_over(dialect: int, excess: int) -> None:
     prefix, tail = (b"data: ", b"\n\n") if dialect == DIALECT_CHAT else (b"", b"\n")
     fact = b'{"error":"e","x":""}'
-    line = prefix + fact[:-2] + b"x" * (2**20 + excess - len(prefix) - len(fact)) + fact[-2:]
+    line = prefix + fact[:-2] + b"x" * (2**22 + excess - len(prefix) - len(fact)) + fact[-2:]
     end = b"data: [DONE]\n\n" if dialect == DIALECT_CHAT else b'{"done":true}\n'
-    for pieces in ([line + tail + end], cut(line + tail + end, [7, 5000, 2**20 - 1, 2**20 + 1, 2**20 + 9])):
+    for pieces in ([line + tail + end], cut(line + tail + end, [7, 5000, 2**22 - 1, 2**22 + 1, 2**22 + 9])):
         assert scan(pieces, dialect)[0] == (DONE if excess else DONE | ERROR)
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\n", b""])
 def test_an_end_mark_too_long_to_read_counts_when_its_event_is_whole(end: bytes) -> None:
     head = b'event: response.completed\ndata: {"type":"response.completed","response":{"output":"'
-    body = head + b"x" * 2**20 + b'"}}' + end
+    body = head + b"x" * 2**22 + b'"}}' + end
     expected = (DONE if end == b"\n\n" else CUT, None, None)
     assert slow(body, DIALECT_RESPONSES) == expected
-    for pieces in ([body], cut(body, [30, 2**19, 2**20 + 50, len(body) - 1])):
+    for pieces in ([body], cut(body, [30, 2**19, 2**22 + 50, len(body) - 1])):
         assert scan(pieces, DIALECT_RESPONSES) == expected
 
 

@@ -8,7 +8,7 @@ from oracle.peek import Object, count, parse, text
 
 CHAT, RESPONSES, MESSAGES, OLLAMA = range(4)
 COMPLETE, ERROR = 1, 2
-LINE_LIMIT = 1 << 20
+LINE_LIMIT = 4 << 20
 COUNT_LIMIT = 2**64 - 1
 
 Counts = tuple[int, int, int, int]

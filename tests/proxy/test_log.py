@@ -239,7 +239,7 @@ def test_a_sink_that_stalls_costs_lines_and_no_time(tmp_path: Path) -> None:
     seen = [json.loads(line) for line in b"".join(received).splitlines()]
     kept = sum(line["message"] == text for line in seen)
     notices = [line for line in seen if "dropped" in line]
-    assert MAX_PENDING_BYTES <= kept * len(text) < 1.2 * MAX_PENDING_BYTES
+    assert 0.98 * MAX_PENDING_BYTES <= kept * len(text) < 1.2 * MAX_PENDING_BYTES  # lines are longer than their text
     assert kept + sum(line["dropped"] for line in notices) == written // len(text)
     assert {line["level"] for line in notices} == {"warning"}
     assert "the sink is back" in (line["message"] for line in seen[-2:])

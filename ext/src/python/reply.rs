@@ -57,6 +57,12 @@ impl ReplyScanner {
         self.state().finish()
     }
 
+    /// The REPLY_ flags so far.
+    #[getter]
+    fn flags(&self) -> u8 {
+        self.state().flags()
+    }
+
     #[getter]
     fn usage(&self) -> Option<Usage> {
         self.state().usage().map(Usage::from)

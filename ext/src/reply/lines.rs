@@ -1,7 +1,7 @@
 //! The part of a line that came without its end, bounded.
 
 /// Longer lines are passed over. The largest real ones (a whole response in one event) are some 100 KB.
-pub const MAX_LINE_BYTES: usize = 1 << 20;
+pub const MAX_LINE_BYTES: usize = 4 << 20;
 
 /// A buffer that grew above this is given back: thousands of streams may be open at once.
 const KEPT_BYTES: usize = 16 << 10;

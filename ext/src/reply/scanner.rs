@@ -47,6 +47,11 @@ impl ReplyScanner {
         self.facts.flags
     }
 
+    /// The `REPLY_` flags so far.
+    pub fn flags(&self) -> u8 {
+        self.facts.flags
+    }
+
     pub fn usage(&self) -> Option<Usage> {
         self.facts.usage()
     }
