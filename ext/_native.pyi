@@ -7,9 +7,41 @@ Offsets are byte offsets, half open: body[start:end].
 from collections.abc import Sequence
 from typing import Final, final
 
-__all__: list[str]
+__all__ = [
+    "BUILD_PROFILE",
+    "DIALECT_CHAT",
+    "DIALECT_MESSAGES",
+    "DIALECT_OLLAMA",
+    "DIALECT_RESPONSES",
+    "MEDIA_EVENT_STREAM",
+    "MEDIA_JSON",
+    "MEDIA_MULTIPART",
+    "MEDIA_NDJSON",
+    "MEDIA_NONE",
+    "MEDIA_OTHER",
+    "MESSAGE_BROKEN",
+    "MESSAGE_DONE",
+    "MESSAGE_DONE_CLOSE",
+    "MESSAGE_OPEN",
+    "REPLY_COMPLETE",
+    "REPLY_ERROR",
+    "Answer",
+    "JsonError",
+    "Peek",
+    "ProtocolError",
+    "ReplyScanner",
+    "RequestHead",
+    "ResponseHead",
+    "ResponseParser",
+    "Usage",
+    "multipart_field",
+    "peek",
+    "scan_answer",
+    "splice",
+    "toml_spans",
+]
 
-Headers = Sequence[tuple[bytes, bytes]]
+_Headers = Sequence[tuple[bytes, bytes]]
 """Header lines as ASGI gives them: names in lower case, values without outer white space."""
 
 BUILD_PROFILE: Final[str]
@@ -44,7 +76,7 @@ class RequestHead:
     together with Transfer-Encoding, and chunked as the only transfer coding.
     """
 
-    def __new__(cls, headers: Headers) -> RequestHead: ...
+    def __new__(cls, headers: _Headers) -> RequestHead: ...
     @property
     def problem(self) -> str | None:
         """The first broken rule in words for the caller, or None."""

@@ -32,7 +32,7 @@ fn run(pieces: &[&[u8]], head_request: bool) -> Result<Outcome, ProtocolError> {
             break;
         }
     }
-    if end == End::Open {
+    if matches!(end, End::Open | End::Broken) {
         end = parser.feed_eof()?;
     } else if pieces.next().is_some() {
         // In one piece these would have been bytes after the end.

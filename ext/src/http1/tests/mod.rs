@@ -46,7 +46,7 @@ fn run(pieces: &[&[u8]], head_request: bool) -> Result<Outcome, ProtocolError> {
             break;
         }
     }
-    if outcome.end == End::Open {
+    if matches!(outcome.end, End::Open | End::Broken) {
         outcome.end = parser.feed_eof()?;
     } else if pieces.any(|piece| !piece.is_empty()) {
         // In one piece these would have been bytes after the end.
