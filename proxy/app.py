@@ -72,6 +72,7 @@ class App:
         self.active: set[Exchange] = set()
         self.served: set[tuple[str, str]] = set()  # clients' addresses; kept small by silence.py
         self._plans: dict[tuple[str, str | None], Plan] = {}
+        discovery.on_change = self._plans.clear
 
     def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
         """ASGI. Not a coroutine itself: one frame less on every step of every request."""
@@ -135,9 +136,14 @@ class App:
     async def _failed(self, exchange: Exchange, error: PenstockError) -> None:
         """Answer with the error, unless part of another answer has gone out."""
         exchange.error = error
-        if not exchange.answering:
+        if exchange.answering:
+            return
+        try:
             await discard(exchange)
             await refuse(exchange, error)
+        except asyncio.CancelledError:
+            if not exchange.client_left:
+                raise
 
     async def _cancelled(self, exchange: Exchange) -> None:
         """The task was cancelled: by the client's leaving, its silence, or the end of draining."""

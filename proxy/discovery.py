@@ -1,7 +1,7 @@
 """The models that backends report: asked for at start, at an interval, and when somebody asks for an unknown one."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from penstock.core.errors import PenstockError
@@ -35,6 +35,7 @@ class Discovery:
         self._asked = float("-inf")
         self._refresh: asyncio.Task[None] | None = None
         self.by_name: dict[str, str] = {}
+        self.on_change: Callable[[], None] = lambda: None
 
     @property
     def models(self) -> list[dict[str, Any]]:
@@ -88,4 +89,6 @@ class Discovery:
         # Ollama's clients leave the tag out where it is "latest".
         for name in [name for name in names if name.endswith(":latest")]:
             names.setdefault(name.removesuffix(":latest"), names[name])
-        self.by_name = names
+        if names != self.by_name:
+            self.by_name = names
+            self.on_change()

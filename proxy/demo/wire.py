@@ -77,6 +77,8 @@ class Wire(asyncio.Protocol):
         self._transport.write(data)
 
     async def drain(self) -> None:
+        if self._transport.is_closing():
+            await asyncio.sleep(0)  # the peer has left: let connection_lost run and cancel this
         if self._writable is not None:
             await self._writable
 

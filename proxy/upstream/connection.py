@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes, head_request: bool = False) -> None:
         """Begin a request: its head, and its body or the first part of it. Raises BadAnswer on a closed connection."""
-        if self.state is State.CLOSED:
+        if self.state is State.CLOSED or self._transport.is_closing():
             raise BadAnswer("the backend had closed the connection", phase="first_byte", stale=self.requests > 0)
         self.state = State.ACTIVE
         self.phase = "first_byte"
@@ -109,8 +109,9 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
 
     def write(self, data: bytes) -> None:
-        """More of the request's body."""
-        self._transport.write(data)
+        """More of the request's body; on a connection that has failed, `drain` is what tells."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     @property
     def full(self) -> bool:

@@ -55,11 +55,13 @@ async def _part_or_answer(ahead: asyncio.Task[bytes], connection: Connection) ->
 
 async def _write(connection: Connection, data: bytes, exchange: Exchange, target: PlannedTarget) -> None:
     connection.write(data)
-    # Only the backend's slowness counts as such; how slowly the client sends is `server.receive_s`.
     if connection.full and not connection.answered:
+        # Only the backend's slowness counts as such; how slowly the client sends is `server.receive_s`.
         connection.await_room(exchange.now() + target.upstream.timeouts.send_s)
         await _drain(connection, exchange)
         connection.await_room(inf)
+    else:
+        await connection.drain()  # at once; raises if the backend has failed
 
 
 async def _drain(connection: Connection, exchange: Exchange) -> None:
