@@ -58,7 +58,7 @@ class Exchange:
         self.started = perf_counter()
         self.scope = scope
         self._receive = receive
-        self._send = send
+        self.send = send
         self._loop = loop
         self._receive_s = receive_s
         self._task = asyncio.current_task(loop)
@@ -122,18 +122,18 @@ class Exchange:
         """Send the head of an answer. From now on nothing can be tried again."""
         self.status = status
         self.first_byte = perf_counter()
-        sent: Awaitable[None] = self._send({"type": "http.response.start", "status": status, "headers": headers})
+        sent: Awaitable[None] = self.send({"type": "http.response.start", "status": status, "headers": headers})
         return sent
 
     def write(self, body: bytes) -> Awaitable[None]:
         """Send a part of the body; waits while the client is slow."""
-        sent: Awaitable[None] = self._send({"type": "http.response.body", "body": body, "more_body": True})
+        sent: Awaitable[None] = self.send({"type": "http.response.body", "body": body, "more_body": True})
         return sent
 
     def finish(self, body: bytes = b"") -> Awaitable[None]:
         """Send the last part of the body."""
         self.over = True
-        sent: Awaitable[None] = self._send({"type": "http.response.body", "body": body})
+        sent: Awaitable[None] = self.send({"type": "http.response.body", "body": body})
         return sent
 
     @property

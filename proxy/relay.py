@@ -26,6 +26,7 @@ from penstock.proxy.upstream.connection import Connection
 
 # A whole answer above this is not held: it goes on as it comes.
 HOLD_BYTES = 16_777_216
+DONE = object()  # an awaitable's first step was its last
 
 
 def relay(reply: Reply, exchange: Exchange, dialect: int | None) -> Coroutine[Any, Any, None]:
@@ -115,28 +116,29 @@ class Outlet:
     Where it is not (the client is slow), `push` says False and `flush` is what finishes it.
     """
 
-    __slots__ = ("_exchange", "_failure", "_scanner", "_unfinished")
+    __slots__ = ("_failure", "_scanner", "_send", "_unfinished")
 
     def __init__(self, exchange: Exchange, scanner: ReplyScanner | None) -> None:
-        self._exchange = exchange
+        self._send = exchange.send
         self._scanner = scanner
         self._unfinished: tuple[Iterator[Any], Any] | None = None
         self._failure: Exception | None = None
 
     def push(self, body: bytes) -> bool:
         """Send; False if the client has to be waited for before more is sent."""
-        steps = self._exchange.write(body).__await__()
+        waits_for: Any = DONE
         try:
-            self._unfinished = (steps, next(steps))
-            done = False
-        except StopIteration:
-            done = True
+            steps = self._send({"type": "http.response.body", "body": body, "more_body": True}).__await__()
+            waits_for = next(steps, DONE)
         except Exception as error:  # noqa: BLE001 - the caller is the event loop; `flush` raises it in the task
             self._failure = error
-            done = False
+            return False
         if self._scanner is not None:
             self._scanner.feed(body)
-        return done
+        if waits_for is DONE:
+            return True
+        self._unfinished = (steps, waits_for)
+        return False
 
     async def flush(self) -> None:
         """Wait until the client has taken what was pushed."""
