@@ -30,7 +30,10 @@ __all__ = [
     "Peek",
     "ProtocolError",
     "ReplyScanner",
+    "Request",
     "RequestHead",
+    "RequestParser",
+    "RequestRefused",
     "ResponseHead",
     "ResponseParser",
     "Usage",
@@ -49,6 +52,10 @@ BUILD_PROFILE: Final[str]
 
 class ProtocolError(ValueError):
     """A backend broke HTTP/1.1 (RFC 9112); the text says how. The connection cannot be used again."""
+
+class RequestRefused(ValueError):
+    """A request that cannot be read in one way only; args are (status, text): the HTTP status to answer (400, 431, 501,
+    505) and words for the caller. Nothing after it on the connection can be trusted."""
 
 class JsonError(ValueError):
     """A body is not a JSON object (RFC 8259); the text says what was expected, with line and column."""
@@ -158,6 +165,62 @@ class ResponseParser:
         """
     def feed_eof(self) -> int:
         """The backend closed: MESSAGE_DONE_CLOSE if the body was delimited by that. Raises ProtocolError otherwise."""
+
+@final
+class Request:
+    """A client's request line and head, read strictly."""
+
+    @property
+    def method(self) -> str:
+        """As sent."""
+    @property
+    def path(self) -> bytes:
+        """What stands before "?", escapes as sent; of an absolute-form target its path, "/" if it has none."""
+    @property
+    def query(self) -> bytes:
+        """What stands after "?", b"" if nothing."""
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """All lines: lower-case names, in order, values without outer white space (what ASGI's scope wants)."""
+    @property
+    def head(self) -> RequestHead:
+        """What RequestHead(headers) gives, read in the same pass; its `problem` is always None."""
+    @property
+    def http10(self) -> bool: ...
+    @property
+    def keep_alive(self) -> bool:
+        """HTTP/1.1 without Connection: close, or HTTP/1.0 with Connection: keep-alive (close wins over both)."""
+    @property
+    def expects_continue(self) -> bool:
+        """Expect: 100-continue on HTTP/1.1."""
+
+@final
+class RequestParser:
+    """The server side of HTTP/1.1 for one connection, a request at a time. Any split of the bytes gives the same.
+
+    Refused with 400: whatever RequestHead calls a problem, Transfer-Encoding in HTTP/1.0, lines that end in LF alone,
+    folded lines, white space before a colon, control bytes, a target with "#" or bytes outside 0x21 to 0x7E, one that
+    is neither a path nor an http(s) URL of the host in Host (nor * for OPTIONS), and a broken chunked body. With 431:
+    a head over max_head_bytes (empty lines before it not counted) or of more than max_headers lines (256 at most).
+    With 501: CONNECT. With 505: versions other than 1.1 and 1.0.
+    """
+
+    def __new__(cls, max_head_bytes: int = 65536, max_headers: int = 128) -> RequestParser: ...
+    def feed(self, data: bytes) -> tuple[Request | None, bytes, int]:
+        """(request if its head became whole now, body bytes without framing, MESSAGE_OPEN or MESSAGE_DONE).
+
+        Where `data` is nothing but body bytes it is returned itself, not copied. After MESSAGE_DONE further bytes are
+        kept until `next`; feeding more when over 64 KiB are kept is refused. Raises RequestRefused.
+        """
+    def next(self) -> tuple[Request | None, bytes, int]:
+        """The request before is answered: go on with what was kept, like `feed` of those bytes.
+
+        Before MESSAGE_DONE of a body it raises RequestRefused: there is no next request.
+        """
+    @property
+    def pending(self) -> bool:
+        """Bytes of a head that is not whole yet, or kept bytes, are here: the client has begun a request. Empty lines
+        are not one."""
 
 # --- json: what routing reads and what a rename writes ----------------------------------------------
 

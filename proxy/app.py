@@ -70,7 +70,6 @@ class App:
         self.started_at = clock()
         self.draining = False
         self.active: set[Exchange] = set()
-        self.served: set[tuple[str, str]] = set()  # clients' addresses; kept small by silence.py
         self._plans: dict[tuple[str, str | None], Plan] = {}
         discovery.on_change = self._plans.clear
 
@@ -83,7 +82,8 @@ class App:
     async def handle(self, exchange: Exchange) -> None:
         """A request, from its head to its last byte."""
         self.active.add(exchange)
-        self.watch.add(exchange)
+        if exchange.lasts:
+            self.watch.add(exchange)
         try:
             check(exchange, self.gate)
             if exchange.head.origin is not None:
@@ -165,7 +165,6 @@ class App:
         """The one end of every request: nothing of it stays, and one line is written."""
         exchange.close()
         self.active.discard(exchange)
-        self.served.add(exchange.scope["client"])
         self.log.request(exchange, perf_counter())
         if exchange.error is not None:
             forget_frames(exchange.error)

@@ -65,7 +65,11 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: bytes = scope["raw_path"]
         self.query: bytes = scope["query_string"]
-        self.head = head = RequestHead(scope["headers"])
+        self.head = head = scope.get("penstock.head") or RequestHead(scope["headers"])
+        # Our own listener tells of a client's leaving; under another server its receive has to be asked.
+        self._door = door = scope.get("penstock.connection")
+        if door is not None:
+            door.on_leave = self.leave
         sent = head.request_id
         self.request_id = request_id if sent is None or len(sent) > LONGEST_REQUEST_ID else sent
         # HTTP/2 needs no length to announce a body (RFC 9113 §8.1), so any method that can have one may.
@@ -165,20 +169,25 @@ class Exchange:
 
     def _watch(self) -> None:
         """From now on a client that leaves cancels this request's task, whatever it waits for."""
-        if self._watcher is None and not self.over:
+        if self._watcher is None and not self.over and self._door is None:
             self._watcher = self._loop.create_task(self._until_left())
 
     async def _until_left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if not self.over:
-            self.leave()
+        self.leave()
 
     def leave(self) -> None:
         """The client has left."""
-        self.client_left = True
-        self.over = True
-        self.cancel()
+        if not self.over:
+            self.client_left = True
+            self.over = True
+            self.cancel()
+
+    @property
+    def lasts(self) -> bool:
+        """Somebody has to look after it: for its body's time, or for its client's leaving."""
+        return self.body_open or self._door is None
 
     def cancel(self) -> None:
         if self._task is not None:

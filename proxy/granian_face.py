@@ -1,4 +1,6 @@
-"""The one place that touches granian's worker class, which is private to it (hence the dependency's upper bound).
+"""TLS and HTTP/2 on the way in, by granian.
+
+The one place that touches its worker class, which is private to it (hence the dependency's upper bound).
 
 granian's own process manager is not used: it ends the server when two workers die within 5.5 s, and waits without
 limit for streams to end (seen with 2.8.7; see `serve.py` for ours).
@@ -28,7 +30,7 @@ _glue: Any = _futures
 
 
 class Listener:
-    """Serves an ASGI application on a socket from threads of granian's; the application runs on this loop."""
+    """Serves an ASGI application over TLS from threads of granian's; the application runs on this loop."""
 
     def __init__(self, app: Application, server: Server, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -36,8 +38,11 @@ class Listener:
         self._signal = _native.WorkerSignal()
         self._signal.add_cb(lambda: loop.call_soon_threadsafe(self.stopped.set_result, None))
 
+        self.served = served = set[tuple[str, str]]()  # clients' addresses; kept small by silence.py
+
         async def call(watcher: Any) -> None:
             protocol = watcher.proto
+            served.add(watcher.scope["client"])
             try:
                 await app(watcher.scope, protocol.receive, protocol.send)
             except BaseException as error:  # noqa: BLE001 - granian logs it and answers 500 if nothing was sent

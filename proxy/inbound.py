@@ -1,8 +1,9 @@
 """What comes in: the strict checks of a head, and the body, held or streamed through.
 
-The server under us is lenient where it must not be (it takes a missing or doubled Host), so `check` refuses what a
-backend might read differently than we do. Of Content-Length beside Transfer-Encoding it shows us only the latter: the
-body is then read as chunked, framed anew for the backend, and the connection closed (RFC 9112 §6.3).
+Our own listener refuses ambiguous framing itself. granian (TLS) is lenient where it must not be (it takes a missing or
+doubled Host), so `check` refuses what a backend might read differently than we do. Of Content-Length beside
+Transfer-Encoding granian shows only the latter: the body is then read as chunked, framed anew for the backend, and the
+connection closed (RFC 9112 §6.3).
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """End an answer so that the client sees it was cut: close its connection without the end of the framing.
 
-ASGI has no word for this, and granian ends every body in good order whatever the application does. What is left is
-the socket itself: it belongs to this process, so it can be found by its address and shut down. Only cut answers pay
-for the search. HTTP/2 shares one connection among requests that are not cut, so there a cut reply ends cleanly and
-only its last event, and the missing end mark, tell.
+ASGI has no word for this. Our own listener hands its connection over in the scope. granian (TLS) ends every body in
+good order whatever the application does; what is left there is the socket itself: it belongs to this process, so it
+can be found by its address and shut down. Only cut answers pay for the search. HTTP/2 shares one connection among
+requests that are not cut, so there a cut reply ends cleanly and only its last event, and the missing end mark, tell.
 """
 
 import asyncio
@@ -24,6 +24,9 @@ _SIOCOUTQ = 0x5411  # linux/sockios.h: bytes written and not yet acknowledged by
 async def sever(exchange: Exchange) -> None:
     """Close the client's connection once what was written is on its way. On HTTP/2, end the answer."""
     exchange.over = True
+    if (connection := exchange.scope.get("penstock.connection")) is not None:
+        connection.close()
+        return
     client = None if exchange.scope["http_version"] == "2" else find_client(exchange.scope)
     if client is None:
         await exchange.finish()

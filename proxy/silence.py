@@ -1,8 +1,8 @@
-"""Close client connections that stay silent: those that never begin a request, and idle ones kept too long.
+"""Close TLS connections that stay silent: those that never begin a request, and idle ones kept too long.
 
 granian's timer for heads starts only when it knows the protocol's version, so a connection that sends nothing, a part
-of an HTTP/2 preface or of a TLS handshake would stay for ever (seen with 2.8.7). Looking at every socket costs about
-10 us each, so it is done in a thread, a few times within the limit.
+of a handshake or of an HTTP/2 preface would stay for ever (seen with 2.8.7). Looking at every socket costs about 10 us
+each, so it is done in a thread, a few times within the limit. (The plain listener knows its connections itself.)
 """
 
 import asyncio
@@ -15,14 +15,17 @@ from penstock.proxy.sockets import Address, address, client_sockets, moved
 KEEP_ALIVE_S = 75.0
 
 
-async def close_silent(app: App, port: str, receive_s: float) -> None:
-    """Look again and again; owned by the worker. receive_s = 0: only idle connections are closed."""
+async def close_silent(app: App, served: set[Address], port: str, receive_s: float) -> None:
+    """Look again and again; owned by the worker. served: addresses that have had a request answered.
+
+    receive_s = 0: only idle connections are closed.
+    """
     limit = receive_s or KEEP_ALIVE_S
     while True:
         await asyncio.sleep(min(max(limit / 3, 0.1), 5.0))
         busy = {exchange.scope["client"] for exchange in app.active}
-        seen = await asyncio.to_thread(_look, port, busy, frozenset(app.served), limit)
-        app.served &= seen
+        seen = await asyncio.to_thread(_look, port, busy, frozenset(served), limit)
+        served &= seen
 
 
 def _look(port: str, busy: set[Address], served: frozenset[Address], limit: float) -> set[Address]:

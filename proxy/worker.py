@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import uvloop
 
-from penstock.proxy.granian_face import Listener
+from penstock.core.config import Server
+from penstock.proxy import granian_face, http1_server
 from penstock.proxy.lifespan import Running, start, stop
 from penstock.proxy.settings import Settings
 from penstock.proxy.silence import close_silent
@@ -17,6 +18,8 @@ from penstock.proxy.silence import close_silent
 # How long requests may take to end once the time for draining is over.
 AFTER_DRAIN_S = 2.0
 PARENT_CHECK_S = 1.0
+
+Inbound = http1_server.Listener | granian_face.Listener
 
 
 def run_worker(settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
@@ -43,16 +46,28 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable
     loop.add_signal_handler(signal.SIGTERM, drain.set)
     running = await start(settings)
     running.tasks.append(loop.create_task(_outlive(os.getppid(), drain)))
-    inbound = Listener(running.app, settings.config.server, listener)
-    port = str(listener.getsockname()[1])
+    inbound = await _listen(running, settings.config.server, listener)
     listener.close()
-    running.tasks.append(loop.create_task(close_silent(running.app, port, settings.config.server.receive_s)))
     on_ready()
     await drain.wait()
     running.app.draining = True
     inbound.drain()
     await _drain(running, inbound, settings.config.server.drain_s)
     await stop(running)
+
+
+async def _listen(running: Running, server: Server, listener: socket.socket) -> Inbound:
+    """Plain HTTP/1.1 on this loop; TLS, and with it HTTP/2, by granian."""
+    loop = asyncio.get_running_loop()
+    if server.tls is None:
+        plain = http1_server.Listener(running.app, listener, server.receive_s)
+        await plain.start()
+        running.tasks.append(loop.create_task(plain.close_silent()))
+        return plain
+    secure = granian_face.Listener(running.app, server, listener)
+    port = str(listener.getsockname()[1])
+    running.tasks.append(loop.create_task(close_silent(running.app, secure.served, port, server.receive_s)))
+    return secure
 
 
 async def _outlive(parent: int, drain: asyncio.Event) -> None:
@@ -62,7 +77,7 @@ async def _outlive(parent: int, drain: asyncio.Event) -> None:
     drain.set()
 
 
-async def _drain(running: Running, inbound: Listener, drain_s: float) -> None:
+async def _drain(running: Running, inbound: Inbound, drain_s: float) -> None:
     """Wait for running requests, then end those that are left; each client is told."""
     await asyncio.wait({inbound.stopped}, timeout=drain_s or None)
     if not inbound.stopped.done():

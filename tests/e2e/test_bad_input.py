@@ -331,7 +331,6 @@ def test_our_own_origin_passes(strict: Penstock) -> None:
     assert ask(strict.port, data).status == 200
 
 
-FRAMING_HEADERS = ("content-length", "transfer-encoding")
 BODY = chat_body()
 SPLIT = len(BODY)
 # The server under us may refuse these first: then a bare status or a closed connection is all there is.
@@ -343,6 +342,11 @@ HEADS: dict[str, bytes] = {
     "Host with a path": request("POST", CHAT, BODY, JSON_TYPE, host="localhost/x"),
     "Host with a user": request("POST", CHAT, BODY, JSON_TYPE, host="a@localhost"),
     "Host with a bad port": request("POST", CHAT, BODY, JSON_TYPE, host="localhost:x"),
+    "both framings": request("POST", CHAT, chunked(BODY), JSON_TYPE, "Transfer-Encoding: chunked"),
+    "both framings, length first": request(
+        "POST", CHAT, chunked(BODY), JSON_TYPE, "Content-Length: 5", "Transfer-Encoding: chunked", length=False
+    ),
+    "two lengths": request("POST", CHAT, BODY, JSON_TYPE, f"Content-Length: {SPLIT}"),
     "two different lengths": request("POST", CHAT, BODY, JSON_TYPE, "Content-Length: 5"),
     "a list of lengths": request("POST", CHAT, BODY, JSON_TYPE, f"Content-Length: {SPLIT}, {SPLIT}", length=False),
     "negative length": request("POST", CHAT, BODY, JSON_TYPE, "Content-Length: -1", length=False),
@@ -386,31 +390,8 @@ def check_refusal(answer: bytes) -> None:
     """Nothing (closed), or one or more refusals and never a success."""
     lines = [line for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.")]
     statuses = [int(line.split(b" ")[1]) for line in lines]
-    assert all(400 <= status < 500 for status in statuses), answer[:300]
+    assert all(400 <= status < 500 or status == 505 for status in statuses), answer[:300]
     assert b"Traceback" not in answer
-
-
-# The server under us resolves these before we see them, by RFC 9112 §6.3: chunked wins over a length, and two equal
-# lengths are one. It shows no trace of what it dropped, so they cannot be refused here; what must hold instead is
-# that nothing can be read in two ways: one answer, and one framing towards the backend.
-RESOLVED = {
-    "both framings": request(
-        "POST", "/v1/echo", chunked(BODY), JSON_TYPE, "Transfer-Encoding: chunked", "Content-Length: 5", length=False
-    ),
-    "both framings, length first": request(
-        "POST", "/v1/echo", chunked(BODY), JSON_TYPE, "Content-Length: 5", "Transfer-Encoding: chunked", length=False
-    ),
-    "two equal lengths": request("POST", "/v1/echo", BODY, JSON_TYPE, f"Content-Length: {SPLIT}"),
-}
-
-
-@pytest.mark.parametrize("data", RESOLVED.values(), ids=RESOLVED)
-def test_framings_that_are_resolved_below_us_reach_the_backend_as_one(proxy: Penstock, data: bytes) -> None:
-    with RawClient(proxy.port) as client:
-        echoed = client.send(data).answer().json()
-    framing = [(name.lower(), value) for name, value in echoed["headers"] if name.lower() in FRAMING_HEADERS]
-    assert framing == [("content-length", str(SPLIT))]
-    assert echoed["body"].encode() == BODY
 
 
 @pytest.mark.parametrize("length_first", [True, False])
@@ -464,10 +445,12 @@ def test_a_connection_that_falls_silent_before_its_request(strict: Penstock, dat
         assert client.send(data).ended()
 
 
-def test_an_idle_connection_is_closed(strict: Penstock) -> None:
+def test_an_idle_connection_is_kept_longer_than_a_head_may_take(strict: Penstock) -> None:
+    """Load balancers keep theirs for a minute; closing sooner would be their clients' errors."""
     with RawClient(strict.port, timeout_s=1.5) as client:
         assert client.send(request("GET", "/health/live")).answer().status == 200
-        assert client.ended()
+        time.sleep(1.0)  # twice server.receive_s
+        assert client.send(request("GET", "/health/live")).answer().status == 200
 
 
 HALF = {

@@ -149,6 +149,10 @@ impl RequestHead {
         self.transfer_codings > 0 || self.content_length.is_some_and(|length| length > 0)
     }
 
+    pub(super) fn is_chunked(&self) -> bool {
+        self.transfer_codings > 0
+    }
+
     /// The request for a backend, in pieces to be written one after the other.
     pub fn pieces<'a>(
         &'a self,

@@ -48,7 +48,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 #[pyclass(frozen, module = "penstock.ext._native")]
-struct RequestHead {
+pub(super) struct RequestHead {
     head: http1::RequestHead,
     host: Option<Py<PyBytes>>,
     origin: Option<Py<PyBytes>>,
@@ -60,13 +60,7 @@ struct RequestHead {
 impl RequestHead {
     #[new]
     fn new(headers: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let mut this = Self {
-            head: http1::RequestHead::new(),
-            host: None,
-            origin: None,
-            content_type: None,
-            request_id: None,
-        };
+        let mut this = Self::of(http1::RequestHead::new());
         if let Ok(list) = headers.cast::<PyList>() {
             for line in list {
                 this.line(&line)?;
@@ -168,6 +162,28 @@ impl RequestHead {
 }
 
 impl RequestHead {
+    /// What was read of a head, without the lines it said to keep.
+    pub(super) fn of(head: http1::RequestHead) -> Self {
+        Self {
+            head,
+            host: None,
+            origin: None,
+            content_type: None,
+            request_id: None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn keep(&mut self, kept: Kept, value: &Bound<'_, PyBytes>) {
+        let place = match kept {
+            Kept::Host => &mut self.host,
+            Kept::Origin => &mut self.origin,
+            Kept::ContentType => &mut self.content_type,
+            Kept::RequestId => &mut self.request_id,
+        };
+        *place = Some(value.clone().unbind());
+    }
+
     #[inline]
     fn line(&mut self, line: &Bound<'_, PyAny>) -> PyResult<()> {
         let Ok(pair) = line.cast::<PyTuple>() else {
@@ -184,14 +200,9 @@ impl RequestHead {
 
     #[inline]
     fn pair(&mut self, name: &Bound<'_, PyBytes>, value: &Bound<'_, PyBytes>) -> PyResult<()> {
-        let place = match self.head.line(name.as_bytes(), value.as_bytes()) {
-            None => return Ok(()),
-            Some(Kept::Host) => &mut self.host,
-            Some(Kept::Origin) => &mut self.origin,
-            Some(Kept::ContentType) => &mut self.content_type,
-            Some(Kept::RequestId) => &mut self.request_id,
-        };
-        *place = Some(value.clone().unbind());
+        if let Some(kept) = self.head.line(name.as_bytes(), value.as_bytes()) {
+            self.keep(kept, value);
+        }
         Ok(())
     }
 }
@@ -331,7 +342,7 @@ fn protocol_error(error: http1::ProtocolError) -> PyErr {
 
 /// One `bytes` of all pieces.
 #[inline]
-fn join<'py>(py: Python<'py>, pieces: &[&[u8]]) -> PyResult<Bound<'py, PyBytes>> {
+pub(super) fn join<'py>(py: Python<'py>, pieces: &[&[u8]]) -> PyResult<Bound<'py, PyBytes>> {
     let length = pieces.iter().map(|piece| piece.len()).sum();
     PyBytes::new_with(py, length, |mut place| {
         for piece in pieces {

@@ -6,6 +6,7 @@ mod http1;
 mod json;
 mod multipart;
 mod reply;
+mod request_parser;
 mod toml_spans;
 
 #[pymodule(gil_used = false)]
@@ -20,5 +21,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     json::register(module)?;
     multipart::register(module)?;
     reply::register(module)?;
+    request_parser::register(module)?;
     toml_spans::register(module)
 }

@@ -4,6 +4,7 @@
 
 mod request;
 mod response;
+mod server;
 mod splits;
 
 use super::{End, ProtocolError, ResponseParser};

@@ -79,7 +79,7 @@ fn response() -> impl Strategy<Value = Vec<u8>> {
         })
 }
 
-fn cut<'a>(input: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
+pub(super) fn cut<'a>(input: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
     let mut places: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
     places.extend([0, input.len()]);
     places.sort_unstable();
