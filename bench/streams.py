@@ -19,6 +19,7 @@ class Stream(asyncio.Protocol):
         self._keep_delays = keep_delays
         self._loop = asyncio.get_running_loop()
         self._parts: list[bytes] = []
+        self._tail = b""
         self.begun: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.reads = 0
@@ -43,7 +44,8 @@ class Stream(asyncio.Protocol):
             self.delays_s.append((now_ns - stamp_ns(data)) / 1e9)
         if b'"created":' in data and not self.begun.done():
             self.begun.set_result(None)
-        if data.endswith(LAST_CHUNK) and not self.ended.done():
+        self._tail = (self._tail + data[-len(LAST_CHUNK) :])[-len(LAST_CHUNK) :]  # a read may end inside it
+        if self._tail == LAST_CHUNK and not self.ended.done():
             self.ended.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:

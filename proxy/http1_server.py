@@ -33,27 +33,6 @@ ASGI = {"version": "3.0", "spec_version": "2.3"}
 DISCONNECT = {"type": "http.disconnect"}
 
 
-class Ready:
-    """An awaitable that has its result already."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def __await__(self) -> "Ready":
-        return self
-
-    def __iter__(self) -> "Ready":
-        return self
-
-    def __next__(self) -> Any:
-        raise StopIteration(self._value)
-
-
-SENT = Ready(None)
-
-
 class Listener:
     """Serves an ASGI application on a listening socket. receive_s: the longest time a head may take; 0 = no limit."""
 
@@ -68,6 +47,8 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._second = -1
         self._date = b""
+        # What `send` returns when the client is not behind. A finished future is the cheapest thing to await.
+        self.sent = self.done(None)
 
     def __repr__(self) -> str:
         return f"<Listener {len(self.connections)} connections{', draining' if self.draining else ''}>"
@@ -92,6 +73,11 @@ class Listener:
     def _stop_if_empty(self) -> None:
         if self.draining and not self.connections and not self.stopped.done():
             self.stopped.set_result(None)
+
+    def done(self, result: Any) -> "asyncio.Future[Any]":
+        future = self.loop.create_future()
+        future.set_result(result)
+        return future
 
     def date(self) -> bytes:
         """The Date line (RFC 9110 §6.6.1), made once a second."""
@@ -264,9 +250,9 @@ class ServerConnection(asyncio.Protocol):
     def receive(self) -> Awaitable[dict[str, Any]]:
         """ASGI's receive."""
         if self._closing:
-            return Ready(DISCONNECT)  # type: ignore[return-value]
+            return self._listener.done(DISCONNECT)
         if self._body or not (self._body_open or self._message_end):
-            return Ready(self._message())  # type: ignore[return-value]
+            return self._listener.done(self._message())
         if self._continue:
             self._continue = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -293,9 +279,9 @@ class ServerConnection(asyncio.Protocol):
         """ASGI's send. Done at once unless the client is behind; silent after it has left."""
         if message["type"] == "http.response.start":
             self._start = message
-            return SENT  # type: ignore[return-value]
+            return self._listener.sent
         if self._closing or not self._answering:
-            return SENT  # type: ignore[return-value]
+            return self._listener.sent
         body: bytes = message.get("body", b"")
         more: bool = message.get("more_body", False)
         head = b""
@@ -318,7 +304,7 @@ class ServerConnection(asyncio.Protocol):
             self._transport.write(head + body if head else body)
         if not more:
             self._answered()
-        return SENT if self._blocked is None else self._blocked  # type: ignore[return-value]
+        return self._listener.sent if self._blocked is None else self._blocked
 
     def _head(self, start: dict[str, Any], length: int, more: bool) -> bytes:
         """Status line and header lines; decides the framing."""

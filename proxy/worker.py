@@ -1,11 +1,13 @@
 """One worker process: the App on a uvloop, until it is told to drain."""
 
 import asyncio
+import ctypes
 import gc
 import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvloop
 
@@ -18,6 +20,7 @@ from penstock.proxy.silence import close_silent
 # How long requests may take to end once the time for draining is over.
 AFTER_DRAIN_S = 2.0
 PARENT_CHECK_S = 1.0
+M_MMAP_THRESHOLD = -3  # malloc.h
 
 Inbound = http1_server.Listener | granian_face.Listener
 
@@ -27,6 +30,7 @@ def run_worker(settings: Settings, listener: socket.socket, on_ready: Callable[[
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     tune_gc()
+    tune_malloc()
     loop.run_until_complete(_serve(settings, listener, on_ready))
 
 
@@ -38,6 +42,16 @@ def tune_gc() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+def tune_malloc() -> None:
+    """Give large bodies back to the system as soon as they are freed.
+
+    glibc maps them on their own at first, but raises its threshold (to 32 MiB) when the first is freed, and then keeps
+    them: 20 MB of refused bodies stayed with an idle worker. Other C libraries have no such call and no such habit.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 
 async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
