@@ -318,6 +318,8 @@ class ServerConnection(asyncio.Protocol):
                 self._left = int(value)
             elif name == b"date":
                 dated = True
+            elif name == b"content-type" and value.startswith(b"text/event-stream"):
+                more = True  # a stream that came in one piece is framed like any other
         if not dated:
             parts.append(self._listener.date())
         head_request = request is not None and request.method == "HEAD"
