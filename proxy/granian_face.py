@@ -10,17 +10,14 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from granian import _futures, _granian
 from granian.http import HTTP1Settings, HTTP2Settings
 
 from penstock.core.config import Server
+from penstock.proxy.http1_server import BACKLOG, Application
 
-Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
-
-BACKLOG = 4096
 # Requests one worker takes on at once; each is a task here, and the limits that matter are ours.
 MAX_CONCURRENT = 65_536
 NO_LIMIT_MS = 86_400_000

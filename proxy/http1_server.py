@@ -20,10 +20,12 @@ from typing import Any
 import msgspec
 
 from penstock.ext import MESSAGE_DONE, Request, RequestParser, RequestRefused
+from penstock.proxy.sockets import address
 
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 BACKLOG = 4096
+# Between two requests of a client; load balancers keep their side for about 60 s and must not be the later ones.
 KEEP_ALIVE_S = 75.0
 # What may wait in memory on either side of a request before its sender is held back.
 HIGH_WATER_BYTES = 65_536
@@ -419,8 +421,3 @@ class ServerConnection(asyncio.Protocol):
         if self._paused and not self._closing:
             self._paused = False
             self._transport.resume_reading()
-
-
-def address(where: tuple[Any, ...]) -> tuple[str, str]:
-    """(IP, port), as granian has them in the scope; IPv4 in IPv6 as IPv4."""
-    return str(where[0]).removeprefix("::ffff:"), str(where[1])

@@ -40,7 +40,6 @@ class Log:
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="penstock-log", daemon=True)
         self._thread.start()
-        self.access = self._threshold <= LEVELS["info"]
 
     def event(self, level: Level, message: str, **fields: Any) -> None:
         """One line about something that is not a request."""

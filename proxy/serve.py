@@ -11,7 +11,7 @@ import sys
 import traceback
 
 from penstock.core.address import Address
-from penstock.proxy.granian_face import BACKLOG
+from penstock.proxy.http1_server import BACKLOG
 from penstock.proxy.settings import Settings
 from penstock.proxy.worker import run_worker
 

@@ -9,10 +9,8 @@ import asyncio
 import socket
 
 from penstock.proxy.app import App
+from penstock.proxy.http1_server import KEEP_ALIVE_S
 from penstock.proxy.sockets import Address, address, client_sockets, moved
-
-# Between two requests of a client that keeps its connection; nginx's and granian's peers use about this.
-KEEP_ALIVE_S = 75.0
 
 
 async def close_silent(app: App, served: set[Address], port: str, receive_s: float) -> None:

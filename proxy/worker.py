@@ -8,21 +8,24 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import uvloop
 
 from penstock.core.config import Server
-from penstock.proxy import granian_face, http1_server
+from penstock.proxy import http1_server
 from penstock.proxy.lifespan import Running, start, stop
 from penstock.proxy.settings import Settings
-from penstock.proxy.silence import close_silent
 
 # How long requests may take to end once the time for draining is over.
 AFTER_DRAIN_S = 2.0
 PARENT_CHECK_S = 1.0
 M_MMAP_THRESHOLD = -3  # malloc.h
 
-Inbound = http1_server.Listener | granian_face.Listener
+if TYPE_CHECKING:
+    from penstock.proxy import granian_face
+
+    Inbound = http1_server.Listener | granian_face.Listener
 
 
 def run_worker(settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
@@ -70,7 +73,7 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable
     await stop(running)
 
 
-async def _listen(running: Running, server: Server, listener: socket.socket) -> Inbound:
+async def _listen(running: Running, server: Server, listener: socket.socket) -> "Inbound":
     """Plain HTTP/1.1 on this loop; TLS, and with it HTTP/2, by granian."""
     loop = asyncio.get_running_loop()
     if server.tls is None:
@@ -78,6 +81,9 @@ async def _listen(running: Running, server: Server, listener: socket.socket) -> 
         await plain.start()
         running.tasks.append(loop.create_task(plain.close_silent()))
         return plain
+    from penstock.proxy import granian_face  # imported where it serves: most workers never need it
+    from penstock.proxy.silence import close_silent
+
     secure = granian_face.Listener(running.app, server, listener)
     port = str(listener.getsockname()[1])
     running.tasks.append(loop.create_task(close_silent(running.app, secure.served, port, server.receive_s)))
@@ -91,7 +97,7 @@ async def _outlive(parent: int, drain: asyncio.Event) -> None:
     drain.set()
 
 
-async def _drain(running: Running, inbound: Inbound, drain_s: float) -> None:
+async def _drain(running: Running, inbound: "Inbound", drain_s: float) -> None:
     """Wait for running requests, then end those that are left; each client is told."""
     await asyncio.wait({inbound.stopped}, timeout=drain_s or None)
     if not inbound.stopped.done():
