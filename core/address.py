@@ -82,6 +82,24 @@ class Url(msgspec.Struct, frozen=True):
         return f"{self.scheme}://{self.authority}{self.path}"
 
 
+class Webhook(str):
+    """An http or https address that is told something. Its path may be a secret, so `repr` leaves it out."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an address, query and all; "" is none. Raises ValueError, never with the text."""
+        if not text:
+            return cls()
+        parts, _ = _split(text)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or "#" in text:
+            raise ValueError('expected an address such as "https://hooks.example.org/x", or "" for none')
+        return cls(text)
+
+    def __repr__(self) -> str:
+        parts = urlsplit(self)
+        return f"<{parts.scheme}://{parts.netloc}/…>" if self else "''"
+
+
 class HostName(str):
     """A name clients call us by, as it stands in Host without port: lower case, IPv6 without brackets."""
 

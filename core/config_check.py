@@ -2,20 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 
-import msgspec
-
 from penstock.core.address import Address
-from penstock.core.config import Backend, Config
-from penstock.core.config_places import Path, Places, label
+from penstock.core.config import Backend
+from penstock.core.config_check_access import WHO_MAY_CALL
+from penstock.core.config_check_limits import MONEY_AND_LIMITS
+from penstock.core.config_places import Path, Places, Reading, label
 from penstock.core.config_problem import Problem
-
-
-class Reading(msgspec.Struct, frozen=True):
-    """What could be read of a file. Values that could not are in `failed` and have their default here."""
-
-    config: Config
-    places: Places
-    failed: frozenset[Path]
 
 
 def check(reading: Reading) -> Iterator[Problem]:
@@ -26,6 +18,8 @@ def check(reading: Reading) -> Iterator[Problem]:
         _default_backend_for_unknown,
         _open_listener,
         _nothing_twice,
+        *MONEY_AND_LIMITS,
+        *WHO_MAY_CALL,
     ):
         yield from rule(reading)
 
@@ -33,13 +27,13 @@ def check(reading: Reading) -> Iterator[Problem]:
 def open_listener(listen: Address) -> str:
     """The refusal of a listener that other machines reach, when nobody has said that this is meant."""
     return (
-        f'"{listen}" can be reached from other machines and this version has no keys; '
-        'if everybody who reaches it may use it, write mode = "none" under [auth]'
+        f'"{listen}" can be reached from other machines and nobody would be asked for a key; write under [auth] '
+        'mode = "keys", or if everybody who reaches it may use it, mode = "none"'
     )
 
 
 def may_listen(listen: Address, places: Places) -> bool:
-    """On loopback always; elsewhere only if the file says in so many words that there are no keys."""
+    """On loopback always; elsewhere only if the file says in so many words whether keys are asked for."""
     return listen.is_loopback or places.is_written(("auth", "mode"))
 
 
@@ -100,7 +94,11 @@ def _open_listener(reading: Reading) -> Iterator[Problem]:
 def _nothing_twice(reading: Reading) -> Iterator[Problem]:
     config = reading.config
     yield from _repeated(reading, ("server", "hosts"), config.server.hosts)
+    yield from _repeated(reading, ("server", "trusted_proxies"), config.server.trusted_proxies)
+    yield from _repeated(reading, ("alerts", "budget_percent"), map(str, config.alerts.budget_percent))
     yield from _repeated(reading, ("cors", "origins"), config.cors.origins)
+    for name, tier in config.tiers.items():
+        yield from _repeated(reading, ("tiers", name, "models"), tier.models or ())
     for name, model in config.models.items():
         spoken = [f"{target.backend}: {target.model}" if target.model else target.backend for target in model.targets]
         yield from _repeated(reading, ("models", name, "targets"), spoken)

@@ -1,4 +1,4 @@
-"""Where each key and value of a configuration file stands, and how messages name a table."""
+"""Where each key and value of a configuration file stands, how messages name a table, and what was read of it."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from typing import Self
 
 import msgspec
 
+from penstock.core.config import Config
 from penstock.core.config_problem import Problem
 from penstock.ext import toml_spans
 
@@ -53,6 +54,14 @@ class Places(msgspec.Struct, frozen=True):
         while path and path not in self.by_path:
             path = path[:-1]
         return self.by_path.get(path, _START)
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What could be read of a file. Values that could not are in `failed` and have their default here."""
+
+    config: Config
+    places: Places
+    failed: frozenset[Path]
 
 
 def label(path: Path) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from penstock.core.config import Config
-from penstock.core.config_check import Reading, check
-from penstock.core.config_places import Path, Places, label
+from penstock.core.config_check import check
+from penstock.core.config_places import Path, Places, Reading, label
 from penstock.core.config_problem import ConfigError, Problem
 from penstock.core.config_types import (
     constraints,
@@ -157,7 +157,7 @@ class _Reader:
         return value
 
     def refers(self, path: Path, group: str, name: str) -> None:
-        known = self.raw.get(group)
+        known = self.raw.get(group, {})
         if isinstance(known, dict) and name not in known:
             self.fail(path, f"names {shown(name)}, but there is no {label((group, name))}{suggestion(name, known)}")
 

@@ -5,7 +5,7 @@ import math
 import types
 from collections.abc import Callable, Mapping
 from datetime import date, time
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
@@ -26,7 +26,7 @@ _LONGEST_SHOWN = 40
 
 def plain(kind: Any) -> Any:
     """The type without None: absence is never written in TOML."""
-    if isinstance(kind, types.UnionType):
+    if isinstance(kind, types.UnionType) or get_origin(kind) is Union:
         return next(choice for choice in get_args(kind) if choice is not types.NoneType)
     return kind
 
@@ -73,8 +73,10 @@ def expected(kind: Any, raw: Any = None) -> str:
         return "an array" if get_origin(kind) is tuple else "a table"
     if not _fits(kind, raw):
         return f"{dict(_WORDS)[kind]}, not {word_for(raw)}"
-    if meta.min_length:
+    if meta.min_length and not raw:
         return "a string that is not empty"
+    if meta.max_length is not None:
+        return f"a string of at most {meta.max_length} characters"
     return f"{_range(meta)}, not {shown(raw)}"
 
 

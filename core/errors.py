@@ -4,7 +4,7 @@ An error names its *fault* (whose it is) by class, so logs, metrics and the `X-P
 disagree. Backend errors also carry the *phase* they happened in, which is what `core.retry` decides by.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 Fault = Literal["caller", "policy", "backend", "penstock", "capacity"]
 Phase = Literal["connect", "send", "first_byte", "body"]
@@ -102,6 +102,45 @@ class WrongContentType(CallerError):
     code = "unsupported_media_type"
 
 
+class AuthError(CallerError):
+    """The credential is missing or not good. The words never say which part of it is wrong."""
+
+    status = 401
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message, param=param, headers=((b"www-authenticate", b"Bearer"),))
+
+
+class MissingKey(AuthError):
+    code = "missing_api_key"
+
+
+class InvalidKey(AuthError):
+    """Unknown, or no possible key at all (over-long, not visible ASCII)."""
+
+    code = "invalid_api_key"
+
+
+class KeyExpired(AuthError):
+    code = "api_key_expired"
+
+
+class KeyRevoked(AuthError):
+    code = "api_key_revoked"
+
+
+class KeysDisagree(AuthError):
+    """Two headers carry different keys."""
+
+    code = "api_keys_disagree"
+
+
+class AdminKeyRequired(AuthError):
+    """X-Admin-Key is missing or wrong."""
+
+    code = "admin_key_required"
+
+
 # --- a rule of the operator's ----------------------------------------------------------------------
 
 
@@ -112,6 +151,66 @@ class PolicyError(PenstockError):
 class OriginRefused(PolicyError):
     status = 403
     code = "origin_not_allowed"
+
+
+class TierUnknown(PolicyError):
+    """The key's tier is no longer in the configuration: nobody can say what it may."""
+
+    status = 403
+    code = "tier_not_configured"
+    level = "warning"
+
+
+class ModelNotAllowed(PolicyError):
+    status = 403
+    code = "model_not_allowed"
+
+
+class OutputLimit(PolicyError):
+    """More output asked for than the tier allows."""
+
+    status = 403
+    code = "output_limit_exceeded"
+
+
+class NoPrice(PolicyError):
+    """A money limit holds and nobody knows what the model costs."""
+
+    status = 403
+    code = "model_has_no_price"
+    level = "warning"
+
+
+class OverLimit(PolicyError):
+    """The worst case of this one request is above a limit itself: waiting cannot help."""
+
+    status = 403
+    code = "request_over_limit"
+
+
+class RateLimited(PolicyError):
+    """A limit is used up. `upgrade`: the next tier and what it changes, None if the limit is not a tier's."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: int,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        upgrade: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, headers=headers)
+        self.upgrade = upgrade
+
+
+class BudgetExceeded(RateLimited):
+    """A limit in money is used up."""
+
+    code = "budget_exceeded"
 
 
 # --- a backend's -----------------------------------------------------------------------------------
@@ -172,6 +271,27 @@ class NoHealthyTarget(CapacityError):
 class Draining(CapacityError):
     status = 503
     code = "draining"
+
+
+class SpoolFull(CapacityError):
+    """No room for the request's usage record, and without one it may not run."""
+
+    status = 503
+    code = "usage_spool_full"
+
+
+class StoreUnavailable(CapacityError):
+    """The store of keys and usage cannot be read or written now."""
+
+    status = 503
+    code = "store_unavailable"
+
+
+class StateFullError(CapacityError):
+    """No room for another counter in the shared memory."""
+
+    status = 503
+    code = "state_full"
 
 
 # --- ours ------------------------------------------------------------------------------------------

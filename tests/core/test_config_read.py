@@ -21,11 +21,13 @@ ONE_MISTAKE = {
     ),
     "unknown key, none near": (
         "zzz = 1\n",
-        'f:3:1: unknown key "zzz" in [backends.demo]; there are kind, url, api_key, ca_file, timeout, pool, discover',
+        'f:3:1: unknown key "zzz" in [backends.demo]; there are kind, url, api_key, ca_file, timeout, pool, discover, '
+        "usd_per_gpu_hour, power_watts, usd_per_kwh",
     ),
     "unknown section": (
-        "[tiers.free]\n",
-        'f:3:2: unknown key "tiers" at the top level; there are server, auth, backends, models, log, cors',
+        "[zzz.free]\n",
+        'f:3:2: unknown key "zzz" at the top level; there are server, admin, auth, keys, tiers, limits, backends, models, '
+        "store, alerts, log, cors",
     ),
     "unknown key with a line break in it": (
         '"pool\\nx" = 1\n',
@@ -58,10 +60,7 @@ ONE_MISTAKE = {
         '[log]\nlevel = "warnin"\n',
         'f:4:9: level must be one of "debug", "info", "warning", "error", not "warnin"; did you mean "warning"?',
     ),
-    "auth with keys": (
-        '[auth]\nmode = "keys"\n',
-        'f:4:8: mode must be "none", not "keys"; this version has no keys yet',
-    ),
+    "auth by token": ('[auth]\nmode = "jwt"\n', 'f:4:8: mode must be one of "none", "keys", not "jwt"'),
     "scalar for a table": ("[server]\ntls = 1\n", "f:4:7: tls must be a table, not an integer"),
     "scalar for an array": ('[server]\nhosts = "a"\n', "f:4:9: hosts must be an array, not a string"),
     "number for an address": ("[server]\nlisten = 8080\n", "f:4:10: listen must be a string, not an integer"),
@@ -76,8 +75,8 @@ ONE_MISTAKE = {
     ),
     "listen on every address": (
         '[server]\nlisten = "0.0.0.0:8080"\n',
-        'f:4:10: listen: "0.0.0.0:8080" can be reached from other machines and this version has no keys; '
-        'if everybody who reaches it may use it, write mode = "none" under [auth]',
+        'f:4:10: listen: "0.0.0.0:8080" can be reached from other machines and nobody would be asked for a key; '
+        'write under [auth] mode = "keys", or if everybody who reaches it may use it, mode = "none"',
     ),
     "unknown default backend": (
         '[server]\ndefault_backend = "demon"\n',

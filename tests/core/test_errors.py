@@ -6,9 +6,19 @@ from typing import get_args
 import pytest
 
 from penstock.core import errors
-from penstock.core.errors import BackendError, BadAnswer, Fault, Level, MethodNotAllowed, NoHealthyTarget, PenstockError
+from penstock.core.errors import (
+    BackendError,
+    BadAnswer,
+    BudgetExceeded,
+    Fault,
+    InvalidKey,
+    Level,
+    MethodNotAllowed,
+    NoHealthyTarget,
+    PenstockError,
+)
 
-FAMILIES = {"PenstockError", "CallerError", "PolicyError", "CapacityError"}
+FAMILIES = {"PenstockError", "CallerError", "PolicyError", "CapacityError", "AuthError"}
 
 
 def tree(kind: type[PenstockError]) -> Iterator[type[PenstockError]]:
@@ -31,8 +41,9 @@ def test_each_says_everything(kind: type[PenstockError]) -> None:
     assert kind.code.isidentifier()
     assert kind.fault in get_args(Fault)
     assert kind.level in get_args(Level)
-    assert kind.type in ("invalid_request_error", "server_error")
+    assert kind.type in ("invalid_request_error", "rate_limit_error", "server_error")
     assert (kind.type == "server_error") == (kind.status >= 500)
+    assert (kind.type == "rate_limit_error") == (kind.status == 429)
 
 
 TABLE = [
@@ -40,6 +51,17 @@ TABLE = [
     ("InvalidJson", 400, "invalid_json", "caller", "info"),
     ("IncompleteBody", 400, "incomplete_body", "caller", "info"),
     ("MissingField", 400, "missing_required_parameter", "caller", "info"),
+    ("MissingKey", 401, "missing_api_key", "caller", "info"),
+    ("InvalidKey", 401, "invalid_api_key", "caller", "info"),
+    ("KeyExpired", 401, "api_key_expired", "caller", "info"),
+    ("KeyRevoked", 401, "api_key_revoked", "caller", "info"),
+    ("KeysDisagree", 401, "api_keys_disagree", "caller", "info"),
+    ("AdminKeyRequired", 401, "admin_key_required", "caller", "info"),
+    ("TierUnknown", 403, "tier_not_configured", "policy", "warning"),
+    ("ModelNotAllowed", 403, "model_not_allowed", "policy", "info"),
+    ("OutputLimit", 403, "output_limit_exceeded", "policy", "info"),
+    ("NoPrice", 403, "model_has_no_price", "policy", "warning"),
+    ("OverLimit", 403, "request_over_limit", "policy", "info"),
     ("OriginRefused", 403, "origin_not_allowed", "policy", "info"),
     ("NotFound", 404, "not_found", "caller", "info"),
     ("ModelNotFound", 404, "model_not_found", "caller", "info"),
@@ -47,6 +69,8 @@ TABLE = [
     ("RequestTimeout", 408, "request_timeout", "caller", "info"),
     ("BodyTooLarge", 413, "body_too_large", "caller", "info"),
     ("WrongContentType", 415, "unsupported_media_type", "caller", "info"),
+    ("RateLimited", 429, "rate_limit_exceeded", "policy", "info"),
+    ("BudgetExceeded", 429, "budget_exceeded", "policy", "info"),
     ("InternalError", 500, "internal_error", "penstock", "error"),
     ("BackendError", 502, "backend_failed", "backend", "warning"),
     ("ConnectFailed", 502, "backend_unreachable", "backend", "warning"),
@@ -54,6 +78,9 @@ TABLE = [
     ("IncompleteReply", 502, "backend_incomplete_reply", "backend", "warning"),
     ("NoHealthyTarget", 503, "no_healthy_target", "capacity", "warning"),
     ("Draining", 503, "draining", "capacity", "warning"),
+    ("SpoolFull", 503, "usage_spool_full", "capacity", "warning"),
+    ("StoreUnavailable", 503, "store_unavailable", "capacity", "warning"),
+    ("StateFullError", 503, "state_full", "capacity", "warning"),
     ("BackendTimeout", 504, "backend_timeout", "backend", "warning"),
 ]
 
@@ -82,3 +109,12 @@ def test_what_an_error_carries() -> None:
 def test_a_backends_error_carries_its_phase() -> None:
     assert (BadAnswer("x", phase="send").phase, BadAnswer("x", phase="send").stale) == ("send", False)
     assert BackendError("x", phase="body", stale=True).stale
+
+
+def test_a_bad_key_names_the_scheme() -> None:
+    assert InvalidKey("no").headers == ((b"www-authenticate", b"Bearer"),)
+
+
+def test_a_limit_carries_the_way_up() -> None:
+    error = BudgetExceeded("spent", retry_after_s=3, upgrade={"tier": "pro"})
+    assert (error.retry_after_s, error.upgrade) == (3, {"tier": "pro"})
