@@ -24,7 +24,7 @@ def with_absolute_paths(config: Config, folder: Path) -> Config:
     backends = {name: replace(each, ca_file=absolute(each.ca_file)) for name, each in config.backends.items()}
     return replace(
         config,
-        server=replace(config.server, tls=tls),
+        server=replace(config.server, tls=tls, state_dir=absolute(config.server.state_dir)),
         backends=backends,
         log=replace(config.log, file=absolute(config.log.file)),
     )

@@ -1,7 +1,6 @@
 """The only reader of environment and files: a configuration, its secrets, and what was found without one."""
 
 import os
-import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,12 +16,11 @@ from penstock.core.config_places import Places
 from penstock.core.config_problem import ConfigError, Problem
 from penstock.core.config_read import read_config
 from penstock.core.ollama_host import ollama_url
-from penstock.core.secret import Secret
 from penstock.proxy.named_files import file_problems, reason, with_absolute_paths
+from penstock.proxy.secrets import read_secrets, resolve
 
 FILE_NAME = "penstock.toml"
 _PROBE_S = 0.2
-_KEY = re.compile(rb"[!-~]+")  # what may stand in a header line without changing its meaning
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,12 @@ class Settings:
     """The configuration file; None = the defaults for a machine without one."""
     secrets: Mapping[str, bytes] = field(repr=False)
     """Backend name -> its API key. A backend without a key is not in it."""
+    admin_key: bytes | None = field(default=None, repr=False)
+    """What X-Admin-Key must hold; None = there are no admin routes."""
+    hash_key: bytes | None = field(default=None, repr=False)
+    """What keys are hashed with; None = the secret in state_dir/hash.key."""
+    file_keys: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
+    """(name, key) of every [[keys]]; the rest of them is in config.keys."""
     found: tuple[str, ...] = ()
     """Without a file: one line for people about each backend that was looked for."""
     overrides: Overrides = Overrides()
@@ -99,20 +103,16 @@ def _from_file(path: Path, overrides: Overrides, environ: Mapping[str, str]) -> 
     document = read_config(_read_text(path), str(path))
     folder = path.absolute().parent
     config = with_absolute_paths(document.config, folder)
-    wrong = dict(file_problems(config))
-    secrets: dict[str, bytes] = {}
-    for name, backend in config.backends.items():
-        try:
-            if backend.api_key:
-                secrets[name] = _resolve(backend.api_key, folder, environ)
-        except ValueError as error:
-            wrong["backends", name, "api_key"] = f"api_key: {error}"
-    if wrong:
+    secrets, unreadable = read_secrets(config, folder, environ)
+    if wrong := {**dict(file_problems(config)), **unreadable}:
         raise document.error(wrong)
     return Settings(
-        config=_overridden(config, overrides, document.places),
+        config=_with_state_dir(_overridden(config, overrides, document.places), environ),
         source=path,
-        secrets=secrets,
+        secrets=secrets.backends,
+        admin_key=secrets.admin_key,
+        hash_key=secrets.hash_key,
+        file_keys=secrets.file_keys,
         overrides=overrides,
     )
 
@@ -131,35 +131,6 @@ def _read_text(path: Path) -> str:
         raise ConfigError(str(path), [problem]) from None
 
 
-# --- secrets -------------------------------------------------------------------------------------------
-
-
-def _resolve(secret: Secret, folder: Path, environ: Mapping[str, str]) -> bytes:
-    """The secret a reference means. Raises ValueError in words that never hold it."""
-    if secret.kind == "env":
-        value, origin = _variable(secret.name, environ), f"the environment variable {secret.name}"
-    else:
-        value, origin = _contents(folder / secret.name), f"the file {folder / secret.name}"
-    if not value:
-        raise ValueError(f"{origin} is empty")
-    if not _KEY.fullmatch(value):
-        raise ValueError(f"{origin} holds more than a key: expected visible ASCII characters without spaces")
-    return value
-
-
-def _variable(name: str, environ: Mapping[str, str]) -> bytes:
-    if name not in environ:
-        raise ValueError(f"the environment variable {name} is not set")
-    return environ[name].strip().encode("utf-8", "surrogateescape")
-
-
-def _contents(path: Path) -> bytes:
-    try:
-        return path.read_bytes().strip()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {reason(error)}") from None
-
-
 # --- without a file ------------------------------------------------------------------------------------
 
 
@@ -169,7 +140,7 @@ def _without_file(overrides: Overrides, environ: Mapping[str, str], answers: Cal
     config = default_config(ollama, openai)
     secrets = _openai_secret(environ) if openai else {}
     return Settings(
-        config=_overridden(config, overrides, Places({})),
+        config=_with_state_dir(_overridden(config, overrides, Places({})), environ),
         source=None,
         secrets=secrets,
         found=("demo backend: built in, model demo", ollama_line, openai_line),
@@ -189,7 +160,7 @@ def _find_ollama(environ: Mapping[str, str], answers: Callable[[Url], bool]) -> 
 
 def _openai_secret(environ: Mapping[str, str]) -> dict[str, bytes]:
     try:
-        return {"openai": _resolve(OPENAI_KEY, Path(), environ)}
+        return {"openai": resolve(OPENAI_KEY, Path(), environ)}
     except ValueError as error:
         raise ConfigError("environment", [Problem(0, 0, str(error))]) from None
 
@@ -217,3 +188,21 @@ def _overridden(config: Config, overrides: Overrides, places: Places) -> Config:
     if workers is not None:
         server = replace(server, workers=workers)
     return replace(config, server=server)
+
+
+def _with_state_dir(config: Config, environ: Mapping[str, str]) -> Config:
+    """Where nothing is said: the user's state folder (XDG Base Directory Specification)."""
+    if config.server.state_dir:
+        return config
+    base = environ.get("XDG_STATE_HOME", "")
+    # The specification: a relative path is to be ignored.
+    folder = Path(base) if Path(base).is_absolute() else _home(environ) / ".local" / "state"
+    return replace(config, server=replace(config.server, state_dir=str(folder / "penstock")))
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    try:
+        return Path(environ.get("HOME") or Path.home())
+    except RuntimeError:
+        message = 'no home folder to keep state in; write state_dir = "/var/lib/penstock" under [server]'
+        raise ConfigError("environment", [Problem(0, 0, message)]) from None

@@ -26,8 +26,8 @@ ONE_MISTAKE = {
     ),
     "unknown section": (
         "[zzz.free]\n",
-        'f:3:2: unknown key "zzz" at the top level; there are server, admin, auth, keys, tiers, limits, backends, models, '
-        "store, alerts, log, cors",
+        'f:3:2: unknown key "zzz" at the top level; there are server, admin, auth, keys, tiers, limits, backends, '
+        "models, store, alerts, log, cors",
     ),
     "unknown key with a line break in it": (
         '"pool\\nx" = 1\n',
