@@ -27,8 +27,8 @@ def check(reading: Reading) -> Iterator[Problem]:
 def open_listener(listen: Address) -> str:
     """The refusal of a listener that other machines reach, when nobody has said that this is meant."""
     return (
-        f'"{listen}" can be reached from other machines and nobody would be asked for a key; write under [auth] '
-        'mode = "keys", or if everybody who reaches it may use it, mode = "none"'
+        f'"{listen}" can be reached from other machines and nobody would be asked for a key; '
+        'write mode = "keys", or mode = "none" if everybody who reaches it may use it, under [auth]'
     )
 
 

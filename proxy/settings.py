@@ -16,7 +16,9 @@ from penstock.core.config_places import Places
 from penstock.core.config_problem import ConfigError, Problem
 from penstock.core.config_read import read_config
 from penstock.core.ollama_host import ollama_url
+from penstock.core.prices import PriceTable
 from penstock.proxy.named_files import file_problems, reason, with_absolute_paths
+from penstock.proxy.price_table import price_table
 from penstock.proxy.secrets import read_secrets, resolve
 
 FILE_NAME = "penstock.toml"
@@ -46,6 +48,8 @@ class Settings:
     """What keys are hashed with; None = the secret in state_dir/hash.key."""
     file_keys: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
     """(name, key) of every [[keys]]; the rest of them is in config.keys."""
+    prices: PriceTable = field(default=PriceTable(), repr=False)
+    """What providers ask for at list price; empty where every backend is one's own."""
     found: tuple[str, ...] = ()
     """Without a file: one line for people about each backend that was looked for."""
     overrides: Overrides = Overrides()
@@ -113,6 +117,7 @@ def _from_file(path: Path, overrides: Overrides, environ: Mapping[str, str]) -> 
         admin_key=secrets.admin_key,
         hash_key=secrets.hash_key,
         file_keys=secrets.file_keys,
+        prices=price_table(config),
         overrides=overrides,
     )
 
@@ -143,6 +148,7 @@ def _without_file(overrides: Overrides, environ: Mapping[str, str], answers: Cal
         config=_with_state_dir(_overridden(config, overrides, Places({})), environ),
         source=None,
         secrets=secrets,
+        prices=price_table(config),
         found=("demo backend: built in, model demo", ollama_line, openai_line),
         overrides=overrides,
     )

@@ -76,7 +76,7 @@ ONE_MISTAKE = {
     "listen on every address": (
         '[server]\nlisten = "0.0.0.0:8080"\n',
         'f:4:10: listen: "0.0.0.0:8080" can be reached from other machines and nobody would be asked for a key; '
-        'write under [auth] mode = "keys", or if everybody who reaches it may use it, mode = "none"',
+        'write mode = "keys", or mode = "none" if everybody who reaches it may use it, under [auth]',
     ),
     "unknown default backend": (
         '[server]\ndefault_backend = "demon"\n',

@@ -211,8 +211,8 @@ def test_serve_refuses_to_open_without_being_told(capsys: pytest.CaptureFixture[
     code, _, err = run(capsys, "serve", "--listen", "0.0.0.0:8080")
     assert code == 1
     assert err == (
-        '--listen: "0.0.0.0:8080" can be reached from other machines and this version has no keys; '
-        'if everybody who reaches it may use it, write mode = "none" under [auth] in penstock.toml\n'
+        '--listen: "0.0.0.0:8080" can be reached from other machines and nobody would be asked for a key; '
+        'write mode = "keys", or mode = "none" if everybody who reaches it may use it, under [auth] in penstock.toml\n'
     )
 
 
