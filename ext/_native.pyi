@@ -27,6 +27,7 @@ __all__ = [
     "REPLY_ERROR",
     "Answer",
     "JsonError",
+    "KeyHasher",
     "Peek",
     "ProtocolError",
     "ReplyScanner",
@@ -37,8 +38,11 @@ __all__ = [
     "ResponseHead",
     "ResponseParser",
     "Usage",
+    "UsageRemover",
     "multipart_field",
     "peek",
+    "remote_input",
+    "rewrite",
     "scan_answer",
     "splice",
     "toml_spans",
@@ -106,6 +110,22 @@ class RequestHead:
     @property
     def request_id(self) -> bytes | None:
         """X-Request-ID as sent."""
+    @property
+    def api_key(self) -> bytes | None:
+        """The first key of Authorization (Bearer, in any case; other schemes bring none), X-API-Key and api-key,
+        without outer white space. An empty one is no key."""
+    @property
+    def api_keys_disagree(self) -> bool:
+        """Two of those lines, of one name or of several, give different keys."""
+    @property
+    def admin_key(self) -> bytes | None:
+        """The first X-Admin-Key as sent."""
+    @property
+    def forwarded_for(self) -> bytes | None:
+        """All X-Forwarded-For lines as one list, joined by ", "."""
+    @property
+    def user_agent(self) -> bytes | None:
+        """The first User-Agent as sent."""
     def encode(self, start: bytes, body_length: int, body: bytes = b"") -> bytes:
         """The request for a backend: `start`, the client's header lines, the framing line, a blank line, `body`.
 
@@ -222,7 +242,18 @@ class RequestParser:
         """Bytes of a head that is not whole yet, or kept bytes, are here: the client has begun a request. Empty lines
         are not one."""
 
-# --- json: what routing reads and what a rename writes ----------------------------------------------
+# --- hash: how a key is stored ------------------------------------------------------------------------
+
+@final
+class KeyHasher:
+    """HMAC-SHA-256 (RFC 2104) under one secret. Keys are 256 random bits, so nothing slower is called for."""
+
+    def __new__(cls, secret: bytes) -> KeyHasher:
+        """Raises ValueError for an empty secret."""
+    def digest(self, key: bytes) -> bytes:
+        """32 bytes. The work depends on the length of the key only."""
+
+# --- json: what routing and limits read, and what they change -----------------------------------------
 
 @final
 class Peek:
@@ -242,7 +273,11 @@ class Peek:
         """None if absent or not a boolean."""
     @property
     def max_output_tokens(self) -> int | None:
-        """The least of max_tokens, max_completion_tokens and max_output_tokens that are non-negative integers."""
+        """The least of max_tokens, max_completion_tokens and max_output_tokens that are non-negative integers, and of
+        options.num_predict if positive (Ollama takes 0 for no cap). Of each answer: there may be several `choices`."""
+    @property
+    def choices(self) -> int:
+        """How many answers are asked for: the greater of n and best_of, at least 1."""
     @property
     def user(self) -> str | None: ...
     @property
@@ -257,6 +292,24 @@ def peek(body: bytes) -> Peek:
 
 def splice(body: bytes, edits: Sequence[tuple[int, int, bytes]]) -> bytes:
     """`body` with each [start, end) replaced; edits in rising order, not overlapping. Raises ValueError otherwise."""
+
+def rewrite(body: bytes, facts: Peek, model: bytes | None, ask_usage: bool, cap_name: bytes, cap: int) -> bytes:
+    """`body` with changes, every other byte as it was. Of duplicate keys the last is changed, of "model" each.
+
+    facts: what `peek` said of this very body.
+    model: JSON text that takes the place of the model; None leaves it.
+    ask_usage: make stream_options.include_usage true; "stream_options" that is no object becomes one.
+    cap_name: b"max_tokens", b"max_completion_tokens", b"max_output_tokens" or b"options.num_predict", which is made
+    `cap` whatever it was; b"" changes none. Members that are not there are added at the end.
+    Raises ValueError for other names, and for facts that cannot be those of the body.
+    """
+
+def remote_input(body: bytes) -> bool:
+    """Whether the input refers to something elsewhere, so that the length of the body does not bound it: a URL other
+    than data:, a stored file, prompt, item or audio, an earlier response or conversation.
+
+    It may err to True, never to False. One pass over the body; what is not a JSON object is True.
+    """
 
 def multipart_field(prefix: bytes, content_type: bytes, name: bytes) -> tuple[int, int] | None:
     """Where the value of form field `name` stands in the first bytes of a multipart/form-data body (RFC 7578).
@@ -287,6 +340,10 @@ class Usage:
     def cached_tokens(self) -> int: ...
     @property
     def reasoning_tokens(self) -> int: ...
+    @property
+    def seconds(self) -> float:
+        """Of audio: usage.seconds, or "duration" of a whole answer without "choices" (DIALECT_CHAT); 0.0 if not told.
+        A usage may tell seconds and no tokens."""
 
 REPLY_COMPLETE: Final = 1
 """Flag: the end mark of the dialect was seen."""
@@ -310,9 +367,30 @@ class ReplyScanner:
     def flags(self) -> int:
         """The REPLY_ flags so far."""
     @property
+    def lines(self) -> int:
+        """How many lines have ended so far (in LF, CRLF or CR), empty ones and those after the end mark too."""
+    @property
     def usage(self) -> Usage | None: ...
     @property
     def finish_reason(self) -> str | None: ...
+
+@final
+class UsageRemover:
+    """A chat or completions stream without the chunk that stream_options.include_usage adds. Any split of the bytes
+    gives the same.
+
+    Removed are events whose data is a JSON object with an empty array "choices" and an object "usage"; all else goes
+    on byte for byte. Events over 4 MiB go on unread, so memory is bounded.
+    """
+
+    def __new__(cls) -> UsageRemover: ...
+    def feed(self, data: bytes) -> bytes:
+        """What goes on now: whole events, and nothing of an event whose end (an empty line) has not come.
+
+        Where that is `data` and nothing else, `data` itself is returned, not copied.
+        """
+    def finish(self) -> bytes:
+        """The body has ended: the event that has not."""
 
 @final
 class Answer:

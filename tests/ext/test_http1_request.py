@@ -17,6 +17,8 @@ names = st.sampled_from(
             b"origin",
             b"content-type",
             b"x-request-id",
+            b"x-forwarded-for",
+            b"user-agent",
             b"accept",
             b"cookie",
             b"x-a",
@@ -57,6 +59,7 @@ values = st.one_of(
                 b"[::1]:80",
                 b"a b",
             ),
+            *(b"Bearer k", b"bearer\tk ", b" BEARER  k2", b"Bearer", b"Bearer ", b"Bearerk", b"Basic k", b"k", b" k\t"),
             *(b"a\r\nb: c", b"a\nb", b"\0", b"\xc3\xa4", b"x:99999", b"[::1%25a]"),
         ]
     ),
@@ -66,6 +69,7 @@ lines_without_host = st.lists(st.tuples(names, values), max_size=6)
 heads = st.one_of(lines_without_host, lines_without_host.map(lambda lines: [HOST, *lines]))
 quiet = st.sampled_from(
     [b"origin", b"content-type", b"x-request-id", b"accept", b"cookie", b"x-a", b"x-b", b"te", b"connection"]
+    + [b"authorization", b"X-Api-Key", b"api-key", b"x-admin-key", b"x-forwarded-for", b"user-agent"]
 )
 sound_heads = (
     st.lists(st.tuples(quiet, values.map(lambda v: v.translate(None, b"\r\n\0"))), max_size=6)
@@ -84,6 +88,11 @@ def facts(head: RequestHead) -> oracle.Request:
         head.content_length,
         head.has_body,
         head.request_id,
+        head.api_key,
+        head.api_keys_disagree,
+        head.admin_key,
+        head.forwarded_for,
+        head.user_agent,
     )
 
 
@@ -151,6 +160,34 @@ def test_values_are_handed_back_as_the_objects_they_were() -> None:
     head = RequestHead([(b"host", host), (b"content-type", content_type)])
     assert head.content_type is content_type
     assert head.host is host
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "disagree"),
+    [
+        ([], None, False),
+        ([(b"authorization", b"Bearer psk_a")], b"psk_a", False),
+        ([(b"authorization", b"bEARER \t psk_a \t")], b"psk_a", False),
+        ([(b"x-api-key", b"psk_a"), (b"authorization", b"Bearer psk_a")], b"psk_a", False),
+        ([(b"api-key", b"psk_b"), (b"x-api-key", b"psk_a")], b"psk_b", True),
+        ([(b"authorization", b"Bearer a"), (b"authorization", b"Bearer b")], b"a", True),
+        ([(b"authorization", b"Basic a"), (b"api-key", b"b")], b"b", False),
+        ([(b"authorization", b"Bearer "), (b"api-key", b""), (b"x-api-key", b"b")], b"b", False),
+        ([(b"authorization", b"psk_a")], None, False),
+    ],
+)
+def test_the_key(lines: oracle.Lines, key: bytes | None, disagree: bool) -> None:
+    for connection in ([], [(b"connection", b"authorization, api-key, x-api-key")]):
+        head = RequestHead([HOST, *connection, *lines])
+        assert (head.api_key, head.api_keys_disagree) == (key, disagree)
+        assert head.encode(b"", -1) == b"\r\n"
+
+
+def test_what_goes_on_is_read_too() -> None:
+    lines = [(b"x-forwarded-for", b"1.2.3.4"), (b"user-agent", b"curl"), (b"x-forwarded-for", b"::1, 5.6.7.8")]
+    head = RequestHead([HOST, *lines, (b"x-admin-key", b"secret")])
+    assert (head.forwarded_for, head.user_agent, head.admin_key) == (b"1.2.3.4, ::1, 5.6.7.8", b"curl", b"secret")
+    assert head.encode(b"", -1) == b"".join(name + b": " + value + b"\r\n" for name, value in lines) + b"\r\n"
 
 
 def test_any_sequence_of_pairs_will_do() -> None:

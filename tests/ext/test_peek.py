@@ -10,7 +10,7 @@ from oracle import peek as oracle
 from oracle.bodies import BODIES, NUMBERS
 from penstock.ext import JsonError, peek
 
-FACTS = ("model", "model_mistyped", "stream", "max_output_tokens", "user", "include_usage")
+FACTS = ("model", "model_mistyped", "stream", "max_output_tokens", "user", "include_usage", "choices")
 
 SNIPPETS = [
     b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\u", b"\\ud800", b"0", b"01", b"-", b".", b"e",
@@ -127,7 +127,7 @@ def test_the_last_of_duplicate_keys_counts_and_all_models_are_listed() -> None:
 def test_only_top_level_fields_count() -> None:
     body = b'{"messages":[{"model":"x","stream":true}],"x":{"max_tokens":1,"user":"u"},"include_usage":true}'
     found = peek(body)
-    assert [getattr(found, fact) for fact in FACTS] == [None, False, None, None, None, False]
+    assert [getattr(found, fact) for fact in FACTS] == [None, False, None, None, None, False, 1]
 
 
 def test_a_model_that_is_no_text_is_mistyped() -> None:
@@ -135,3 +135,21 @@ def test_a_model_that_is_no_text_is_mistyped() -> None:
         found = peek(b'{"model":' + value + b"}")
         assert (found.model, found.model_mistyped) == (None, True)
     assert not peek(b'{"model":7,"model":"m"}').model_mistyped
+
+
+@pytest.mark.parametrize(
+    ("body", "choices", "cap"),
+    [
+        (b'{"n":3,"best_of":5}', 5, None),
+        (b'{"n":0,"best_of":null}', 1, None),
+        (b'{"n":2.0,"n":"4"}', 1, None),
+        (b'{"options":{"num_predict":-1}}', 1, None),
+        (b'{"options":{"num_predict":0}}', 1, None),
+        (b'{"options":{"num_predict":7,"n":9},"max_tokens":8}', 1, 7),
+        (b'{"options":{"num_predict":7},"options":[7]}', 1, None),
+    ],
+)
+def test_answers_and_the_cap_of_ollama(body: bytes, choices: int, cap: int | None) -> None:
+    found = peek(body)
+    assert (found.choices, found.max_output_tokens) == (choices, cap)
+    agree(body)

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 import threading
 from pathlib import Path
 
@@ -34,41 +35,47 @@ DONE, ERROR, CUT = REPLY_COMPLETE, REPLY_ERROR, 0
 
 GOLDEN = {
     "chat.sse": (DONE, None, "stop"),
-    "chat-usage.sse": (DONE, (31, 12, 16, 4), "stop"),
+    "chat-usage.sse": (DONE, (31, 12, 16, 4, 0.0), "stop"),
     "chat-cut.sse": (CUT, None, None),
     "chat-error.sse": (ERROR, None, None),
-    "chat-crlf-vllm.sse": (DONE, (9, 4, 0, 0), "length"),
+    "chat-crlf-vllm.sse": (DONE, (9, 4, 0, 0, 0.0), "length"),
     "chat-tools.sse": (DONE, None, "tool_calls"),
-    "chat-ollama-usage.sse": (DONE, (27, 3, 0, 0), "length"),
+    "chat-ollama-usage.sse": (DONE, (27, 3, 0, 0, 0.0), "length"),
     "completions.sse": (DONE, None, "stop"),
-    "responses.sse": (DONE, (37, 11, 5, 2), "completed"),
-    "responses-incomplete.sse": (DONE, (37, 11, 5, 2), "incomplete"),
+    "responses.sse": (DONE, (37, 11, 5, 2, 0.0), "completed"),
+    "responses-incomplete.sse": (DONE, (37, 11, 5, 2, 0.0), "incomplete"),
     "responses-failed.sse": (DONE | ERROR, None, "failed"),
     "responses-error.sse": (ERROR, None, None),
     "responses-cut.sse": (CUT, None, None),
-    "messages.sse": (DONE, (132, 15, 100, 0), "end_turn"),
-    "messages-late-input.sse": (DONE, (130, 15, 100, 0), "end_turn"),
-    "messages-error.sse": (ERROR, (132, 1, 100, 0), None),
-    "messages-cut.sse": (CUT, (132, 15, 100, 0), "end_turn"),
-    "ollama-chat.ndjson": (DONE, (27, 6, 0, 0), "length"),
-    "ollama-generate.ndjson": (DONE, (27, 6, 0, 0), "length"),
-    "ollama-tools.ndjson": (DONE, (160, 22, 0, 0), "stop"),
+    "messages.sse": (DONE, (132, 15, 100, 0, 0.0), "end_turn"),
+    "messages-late-input.sse": (DONE, (130, 15, 100, 0, 0.0), "end_turn"),
+    "messages-error.sse": (ERROR, (132, 1, 100, 0, 0.0), None),
+    "messages-cut.sse": (CUT, (132, 15, 100, 0, 0.0), "end_turn"),
+    "ollama-chat.ndjson": (DONE, (27, 6, 0, 0, 0.0), "length"),
+    "ollama-generate.ndjson": (DONE, (27, 6, 0, 0, 0.0), "length"),
+    "ollama-tools.ndjson": (DONE, (160, 22, 0, 0, 0.0), "stop"),
     "ollama-load.ndjson": (DONE, None, "load"),
     "ollama-cut.ndjson": (CUT, None, None),
     "ollama-error.ndjson": (ERROR, None, None),
 }
 
-Facts = tuple[int, tuple[int, int, int, int] | None, str | None]
+Facts = tuple[int, oracle.Counts | None, str | None]
 
 
 def dialect_of(name: str) -> int:
     return DIALECTS[name.partition(".")[0].partition("-")[0]]
 
 
-def counts(usage: Usage | None) -> tuple[int, int, int, int] | None:
+def counts(usage: Usage | None) -> oracle.Counts | None:
     if usage is None:
         return None
-    return (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+    return (
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.cached_tokens,
+        usage.reasoning_tokens,
+        usage.seconds,
+    )
 
 
 def scan(pieces: list[bytes], dialect: int) -> Facts:
@@ -76,6 +83,7 @@ def scan(pieces: list[bytes], dialect: int) -> Facts:
     flags = [scanner.feed(piece) for piece in pieces]
     flags.append(scanner.finish())
     assert all(earlier & later == earlier for earlier, later in itertools.pairwise(flags))
+    assert scanner.lines == len(re.findall(rb"\r\n|\r|\n", b"".join(pieces)))
     return (flags[-1], counts(scanner.usage), scanner.finish_reason)
 
 
@@ -132,7 +140,8 @@ USAGES = st.sampled_from(
         '{"input_tokens":5,"input_tokens_details":{"cached_tokens":4},"output_tokens":-1}',
         '{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":3}}',
         '{"prompt_tokens":9,"prompt_tokens":"x","completion_tokens":1}',
-        '{"output_tokens":8,"usage":{"prompt_tokens":1}}',
+        '{"output_tokens":8,"usage":{"prompt_tokens":1}}', '{"type":"duration","seconds":3}',
+        '{"seconds":1.5e0,"prompt_tokens":2}', '{"seconds":-1}', '{"seconds":1e999}', '{"seconds":"4"}',
     ]
 )  # fmt: skip
 MEMBERS = st.one_of(
@@ -142,7 +151,7 @@ MEMBERS = st.one_of(
     USAGES.map('"message":{{"usage":{},"stop_reason":null}}'.format),
     st.sampled_from(
         [
-            '"error":null', '"error" : {"message":"x"}', '"error":"e"', '"done":true', '"done": false',
+            '"duration":2.5', '"duration":"x"', '"error":null', '"error" : {"message":"x"}', '"error":"e"', '"done":true', '"done": false',
             '"done":"done"',
             '"type":"error"', '"type":"message_start"', '"type":"message_delta"', '"type":"message_stop"',
             '"type":"response.completed"', '"type":"response.failed"', '"type":"response.output_text.delta"',
@@ -218,17 +227,20 @@ def test_whole_answers_agree_with_the_slow_reader(text: str, dialect: int) -> No
             '{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1,-2e-05]}],'
             '"model":"e","usage":{"prompt_tokens":8,"total_tokens":8}}',
             DIALECT_CHAT,
-            (True, (8, 0, 0, 0), None),
+            (True, (8, 0, 0, 0, 0.0), None),
         ),
-        ('{"model":"e","embeddings":[[0.1]],"prompt_eval_count":3}', DIALECT_OLLAMA, (True, (3, 0, 0, 0),
+        ('{"model":"e","embeddings":[[0.1]],"prompt_eval_count":3}', DIALECT_OLLAMA, (True, (3, 0, 0, 0, 0.0),
         None)),
         ('{"choices":[{"finish_reason":null}],"usage":{"prompt_tokens":0}}',
-        DIALECT_CHAT, (False, (0, 0, 0, 0), None)),
+        DIALECT_CHAT, (False, (0, 0, 0, 0, 0.0), None)),
+        ('{"text":"a","usage":{"type":"duration","seconds":7}}', DIALECT_CHAT, (True, (0, 0, 0, 0, 7.0), None)),
+        ('{"text":"a","duration":7.25,"usage":null}', DIALECT_CHAT, (True, (0, 0, 0, 0, 7.25), None)),
+        ('{"choices":[],"duration":7.25}', DIALECT_CHAT, (True, None, None)),
         ('{"message":{"content":"cut"},"done":false}', DIALECT_OLLAMA, (False, None, None)),
         ('{"status":"incomplete","usage":{"input_tokens":4,"output_tokens":2}}', DIALECT_RESPONSES,
-         (True, (4, 2, 0, 0), "incomplete")),
+         (True, (4, 2, 0, 0, 0.0), "incomplete")),
         ('{"type":"message","stop_reason":"tool_use","usage":{"input_tokens":4,"output_tokens":2,'
-         '"cache_read_input_tokens":10}}', DIALECT_MESSAGES, (True, (14, 2, 10, 0), "tool_use")),
+         '"cache_read_input_tokens":10}}', DIALECT_MESSAGES, (True, (14, 2, 10, 0, 0.0), "tool_use")),
     ],
 )  # fmt: skip
 def test_whole_answers(body: str, dialect: int, expected: tuple[bool, object, str | None]) -> None:
@@ -270,7 +282,7 @@ def test_the_mark_needs_no_line_end_at_the_end_of_the_body() -> None:
 
 def test_data_lines_of_an_event_are_joined() -> None:
     body = b'data: {"usage"\ndata: :\ndata: {"prompt_tokens":\ndata: 4}}\n\n'
-    assert all(scan([body[:at], body[at:]], DIALECT_CHAT)[1] == (4, 0, 0, 0) for at in range(len(body)))
+    assert all(scan([body[:at], body[at:]], DIALECT_CHAT)[1] == (4, 0, 0, 0, 0.0) for at in range(len(body)))
 
 
 def test_unknown_dialects_are_refused() -> None:
@@ -294,7 +306,7 @@ def test_one_scanner_may_be_fed_from_many_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert counts(scanner.usage) == (2, 0, 0, 0)
+    assert counts(scanner.usage) == (2, 0, 0, 0, 0.0)
 
 
 def test_random_bytes_do_no_harm() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 KEYS = [
     "model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens", "user", "stream_options",
-    "include_usage", "messages", "é", "",
+    "include_usage", "messages", "n", "best_of", "options", "num_predict", "é", "",
 ]  # fmt: skip
 NUMBERS = [
     "0", "-0", "-0.0", "1", "-1", "10", "10.0", "1e1", "1E+1", "100e-1", "1.5", "1.5e1", "15e-1", "0e-999999",

@@ -63,6 +63,23 @@ class Request:
     content_length: int | None
     has_body: bool
     request_id: bytes | None
+    api_key: bytes | None
+    api_keys_disagree: bool
+    admin_key: bytes | None
+    forwarded_for: bytes | None
+    user_agent: bytes | None
+
+
+def api_keys(lines: Lines) -> list[bytes]:
+    """All of them, in order."""
+    keys = []
+    for name, value in lines:
+        if name.lower() == b"authorization":
+            bearer = re.fullmatch(rb"bearer[ \t](.*)", value.strip(b" \t"), re.IGNORECASE | re.DOTALL)
+            keys.append(bearer[1] if bearer else b"")
+        elif name.lower() in (b"x-api-key", b"api-key"):
+            keys.append(value)
+    return [key.strip(b" \t") for key in keys if key.strip(b" \t")]
 
 
 def is_valid_host(value: bytes) -> bool:
@@ -121,6 +138,8 @@ def request(lines: Lines) -> Request:
     told = problem(lines)
     length = first(named(lines, b"content-length"))
     content_type = first(named(lines, b"content-type"))
+    keys = api_keys(lines)
+    forwarded = named(lines, b"x-forwarded-for")
     return Request(
         problem=told,
         host=first(named(lines, b"host")) or b"",
@@ -130,6 +149,11 @@ def request(lines: Lines) -> Request:
         content_length=None if length is None or told else int(length),
         has_body=bool(named(lines, b"transfer-encoding")) or (not told and int(length or 0) > 0),
         request_id=first(named(lines, b"x-request-id")),
+        api_key=first(keys),
+        api_keys_disagree=len(set(keys)) > 1,
+        admin_key=first(named(lines, b"x-admin-key")),
+        forwarded_for=b", ".join(forwarded) if forwarded else None,
+        user_agent=first(named(lines, b"user-agent")),
     )
 
 

@@ -36,6 +36,7 @@ class Facts:
     max_output_tokens: int | None = None
     user: str | None = None
     include_usage: bool = False
+    choices: int = 1
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -79,8 +80,10 @@ def peek(body: bytes) -> Facts | None:
         return None
     models = [value for key, value in found.members if key == "model"]
     caps = [count(found.last(key)) for key in ("max_tokens", "max_completion_tokens", "max_output_tokens")]
+    options = found.last("options")
+    caps.append((count(options.last("num_predict")) or None) if isinstance(options, Object) else None)
     stream = found.last("stream")
-    options = found.last("stream_options")
+    stream_options = found.last("stream_options")
     return Facts(
         model=text(found.last("model")),
         model_mistyped=bool(models) and text(models[-1]) is None,
@@ -88,5 +91,6 @@ def peek(body: bytes) -> Facts | None:
         stream=stream if isinstance(stream, bool) else None,
         max_output_tokens=min((cap for cap in caps if cap is not None), default=None),
         user=text(found.last("user")),
-        include_usage=isinstance(options, Object) and options.last("include_usage") is True,
+        include_usage=isinstance(stream_options, Object) and stream_options.last("include_usage") is True,
+        choices=max(count(found.last("n")) or 1, count(found.last("best_of")) or 1),
     )

@@ -1,18 +1,19 @@
 """The obvious reader of a reply: the whole body at once, every event parsed by a real JSON parser."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from oracle.peek import Object, count, parse, text
+from oracle.peek import Number, Object, count, parse, text
 
 CHAT, RESPONSES, MESSAGES, OLLAMA = range(4)
 COMPLETE, ERROR = 1, 2
 LINE_LIMIT = 4 << 20
 COUNT_LIMIT = 2**64 - 1
 
-Counts = tuple[int, int, int, int]
-"""Prompt, completion, cached, reasoning tokens."""
+Counts = tuple[int, int, int, int, float]
+"""Prompt, completion, cached, reasoning tokens, seconds."""
 
 
 @dataclass
@@ -22,17 +23,28 @@ class Facts:
     finish_reason: str | None = None
 
 
+def seconds(value: Any) -> float | None:
+    told = float(value.text) if isinstance(value, Number) else math.nan
+    return told if 0 <= told < math.inf else None
+
+
 def get(value: Any, key: str) -> Any:
     return value.last(key) if isinstance(value, Object) else None
 
 
-def openai_usage(usage: Any, prompt: str, completion: str) -> Counts | None:
+def openai_usage(usage: Any, prompt: str, completion: str, heard: float | None = None) -> Counts | None:
     sides = count(get(usage, f"{prompt}_tokens")), count(get(usage, f"{completion}_tokens"))
-    if sides == (None, None):
+    if sides == (None, None) and heard is None:
         return None
     cached = count(get(get(usage, f"{prompt}_tokens_details"), "cached_tokens"))
     reasoning = count(get(get(usage, f"{completion}_tokens_details"), "reasoning_tokens"))
-    return (sides[0] or 0, sides[1] or 0, cached or 0, reasoning or 0)
+    return (sides[0] or 0, sides[1] or 0, cached or 0, reasoning or 0, heard or 0.0)
+
+
+def chat_usage(answer: Object, duration: Any = None) -> Counts | None:
+    usage = answer.last("usage")
+    told = seconds(get(usage, "seconds"))
+    return openai_usage(usage, "prompt", "completion", seconds(duration) if told is None else told)
 
 
 ANTHROPIC = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
@@ -47,12 +59,12 @@ def anthropic_usage(known: dict[str, int]) -> Counts | None:
     if "input_tokens" not in known and "output_tokens" not in known:
         return None
     fresh, output, read, written = (known.get(key, 0) for key in ANTHROPIC)
-    return (min(fresh + min(read + written, COUNT_LIMIT), COUNT_LIMIT), output, read, 0)
+    return (min(fresh + min(read + written, COUNT_LIMIT), COUNT_LIMIT), output, read, 0, 0.0)
 
 
 def ollama_usage(line: Object) -> Counts | None:
     sides = count(line.last("prompt_eval_count")), count(line.last("eval_count"))
-    return None if sides == (None, None) else (sides[0] or 0, sides[1] or 0, 0, 0)
+    return None if sides == (None, None) else (sides[0] or 0, sides[1] or 0, 0, 0, 0.0)
 
 
 def finish_reasons(answer: Object) -> list[str | None]:
@@ -119,7 +131,7 @@ def take_chat(facts: Facts, data: bytes) -> None:
         return
     if found.last("error") is not None:
         facts.flags |= ERROR
-    facts.usage = openai_usage(found.last("usage"), "prompt", "completion") or facts.usage
+    facts.usage = chat_usage(found) or facts.usage
     for reason in finish_reasons(found):
         facts.finish_reason = facts.finish_reason if reason is None else reason
 
@@ -166,7 +178,8 @@ def scan_answer(body: bytes, dialect: int) -> tuple[bool, Counts | None, str | N
     if dialect == CHAT:
         reasons = finish_reasons(found)
         told = [reason for reason in reasons if reason is not None]
-        usage = openai_usage(found.last("usage"), "prompt", "completion")
+        is_completion = any(key == "choices" for key, _ in found.members)
+        usage = chat_usage(found, None if is_completion else found.last("duration"))
         return (None not in reasons, usage, told[-1] if told else None)
     if dialect == RESPONSES:
         status = text(found.last("status"))
@@ -176,3 +189,26 @@ def scan_answer(body: bytes, dialect: int) -> tuple[bool, Counts | None, str | N
         reason = text(found.last("stop_reason"))
         return (reason is not None, anthropic_usage(anthropic_known(found.last("usage"))), reason)
     return (found.last("done") is not False, ollama_usage(found), text(found.last("done_reason")))
+
+
+def whole_events(body: bytes) -> tuple[list[bytes], bytes]:
+    """The events with their empty lines, and what stands behind the last of these."""
+    found, event = [], b""
+    for line in re.findall(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", body):
+        event += line
+        if not line.strip(b"\r\n"):
+            found.append(event)
+            event = b""
+    return found, event
+
+
+def is_usage_chunk(event: bytes) -> bool:
+    lines = [line.partition(b":") for line in re.split(b"\r\n|\r|\n", event)]
+    found = parse(b"\n".join(value.removeprefix(b" ") for name, _, value in lines if name == b"data"))
+    return found is not None and found.last("choices") == [] and isinstance(found.last("usage"), Object)
+
+
+def without_usage(body: bytes) -> bytes:
+    """A chat stream without the chunk that include_usage adds."""
+    found, rest = whole_events(body)
+    return b"".join(event for event in found if not is_usage_chunk(event)) + rest

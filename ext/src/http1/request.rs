@@ -3,6 +3,7 @@
 //! Lines that go to the backend are copied at reading, in their final form, so that an attempt only joins pieces,
 //! and a repeated attempt does not read anything again.
 
+use super::api_key::ApiKey;
 use super::field::{LengthError, elements, is_token, length, splits_lines};
 use super::framing_line::FramingLine;
 use super::host::is_valid_host;
@@ -15,6 +16,8 @@ pub enum Kept {
     Origin,
     ContentType,
     RequestId,
+    AdminKey,
+    UserAgent,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +30,10 @@ pub struct RequestHead {
     transfer_codings: u32,
     has_origin: bool,
     has_request_id: bool,
+    has_admin_key: bool,
+    has_user_agent: bool,
+    api_key: ApiKey,
+    forwarded_for: Option<Vec<u8>>,
     /// What the backend gets: whole lines, each ended by CRLF.
     lines: Vec<u8>,
     /// Names that Connection lists, beyond those that are never passed on.
@@ -41,7 +48,13 @@ enum Name {
     ContentLength,
     TransferEncoding,
     Connection,
-    /// Hop by hop, or a credential, or Expect, which the server under us has answered.
+    Authorization,
+    /// X-API-Key or api-key.
+    ApiKey,
+    AdminKey,
+    ForwardedFor,
+    UserAgent,
+    /// Hop by hop, or Expect, which the server under us has answered.
     Dropped,
     Other,
 }
@@ -55,21 +68,32 @@ impl Name {
             4 if is(b"host") => Self::Host,
             6 if is(b"origin") => Self::Origin,
             6 if is(b"expect") => Self::Dropped,
-            7 if is(b"trailer") || is(b"upgrade") || is(b"api-key") => Self::Dropped,
-            9 if is(b"x-api-key") => Self::Dropped,
+            7 if is(b"trailer") || is(b"upgrade") => Self::Dropped,
+            7 if is(b"api-key") => Self::ApiKey,
+            9 if is(b"x-api-key") => Self::ApiKey,
             10 if is(b"connection") => Self::Connection,
             10 if is(b"keep-alive") => Self::Dropped,
-            11 if is(b"x-admin-key") => Self::Dropped,
+            10 if is(b"user-agent") => Self::UserAgent,
+            11 if is(b"x-admin-key") => Self::AdminKey,
             12 if is(b"content-type") => Self::ContentType,
             12 if is(b"x-request-id") => Self::RequestId,
-            13 if is(b"authorization") => Self::Dropped,
+            13 if is(b"authorization") => Self::Authorization,
             14 if is(b"content-length") => Self::ContentLength,
+            15 if is(b"x-forwarded-for") => Self::ForwardedFor,
             16 if is(b"proxy-connection") => Self::Dropped,
             17 if is(b"transfer-encoding") => Self::TransferEncoding,
             18 if is(b"proxy-authenticate") => Self::Dropped,
             19 if is(b"proxy-authorization") => Self::Dropped,
             _ => Self::Other,
         }
+    }
+
+    /// Whatever Connection says of it, the backend does not get it.
+    fn is_kept_back(&self) -> bool {
+        matches!(
+            self,
+            Self::Dropped | Self::Authorization | Self::ApiKey | Self::AdminKey
+        )
     }
 }
 
@@ -115,6 +139,23 @@ impl RequestHead {
                     return Some(Kept::RequestId);
                 }
             }
+            Name::UserAgent => {
+                self.pass(name, value);
+                if !std::mem::replace(&mut self.has_user_agent, true) {
+                    return Some(Kept::UserAgent);
+                }
+            }
+            Name::ForwardedFor => {
+                self.pass(name, value);
+                self.forwarded(value);
+            }
+            Name::Authorization => self.api_key.authorization(value),
+            Name::ApiKey => self.api_key.key(value),
+            Name::AdminKey => {
+                if !std::mem::replace(&mut self.has_admin_key, true) {
+                    return Some(Kept::AdminKey);
+                }
+            }
         }
         None
     }
@@ -149,6 +190,21 @@ impl RequestHead {
         self.transfer_codings > 0 || self.content_length.is_some_and(|length| length > 0)
     }
 
+    /// The first API key of Authorization (Bearer), X-API-Key and api-key.
+    pub fn api_key(&self) -> Option<&[u8]> {
+        self.api_key.first()
+    }
+
+    /// Two of those lines give different keys.
+    pub fn api_keys_disagree(&self) -> bool {
+        self.api_key.disagree()
+    }
+
+    /// All X-Forwarded-For lines as one list.
+    pub fn forwarded_for(&self) -> Option<&[u8]> {
+        self.forwarded_for.as_deref()
+    }
+
     pub(super) fn is_chunked(&self) -> bool {
         self.transfer_codings > 0
     }
@@ -176,6 +232,17 @@ impl RequestHead {
         self.lines.extend_from_slice(b": ");
         self.lines.extend_from_slice(value);
         self.lines.extend_from_slice(b"\r\n");
+    }
+
+    /// RFC 9110 §5.3: lines of one name are one list.
+    fn forwarded(&mut self, value: &[u8]) {
+        match &mut self.forwarded_for {
+            Some(list) => {
+                list.extend_from_slice(b", ");
+                list.extend_from_slice(value);
+            }
+            None => self.forwarded_for = Some(value.to_vec()),
+        }
     }
 
     fn host(&mut self, value: &[u8]) -> Option<Kept> {
@@ -214,8 +281,8 @@ impl RequestHead {
         if value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close") {
             return;
         }
-        let names = elements(value)
-            .filter(|name| !name.is_empty() && !matches!(Name::of(name), Name::Dropped));
+        let names =
+            elements(value).filter(|name| !name.is_empty() && !Name::of(name).is_kept_back());
         self.listed.extend(names.map(Box::from));
     }
 

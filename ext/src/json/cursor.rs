@@ -156,6 +156,15 @@ impl<'a> Cursor<'a> {
         })
     }
 
+    /// The value if it is a number; any other is passed over.
+    pub fn take_number(&mut self) -> Checked<Option<f64>> {
+        let start = self.at;
+        self.skip()?;
+        let value = self.text.get(start..self.at).unwrap_or_default();
+        // Rust reads every JSON number, and no other JSON value.
+        Ok(value.parse().ok())
+    }
+
     /// Pass over the value; whether it was something else than null.
     pub fn take_presence(&mut self) -> Checked<bool> {
         let present = self.byte() != b'n';

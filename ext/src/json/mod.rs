@@ -1,10 +1,12 @@
-//! JSON request bodies (RFC 8259): what routing reads of them, and edits by offset.
+//! JSON request bodies (RFC 8259): what routing and limits read of them, and edits by offset.
 
 mod cursor;
 mod error;
 mod grammar;
 mod number;
 mod peek;
+mod remote_input;
+mod rewrite;
 mod scan;
 mod skip;
 mod splice;
@@ -13,6 +15,8 @@ mod string;
 pub use cursor::{Cursor, Fault, MAX_DEPTH};
 pub use error::JsonError;
 pub use number::integer;
-pub use peek::{Peek, peek};
+pub use peek::{Peek, Places, Span, peek};
+pub use remote_input::remote_input;
+pub use rewrite::{Cap, Changes, RewriteError, rewrite};
 pub use splice::{Edit, SpliceError, splice, splice_into, spliced_length};
 pub use string::Text;

@@ -23,19 +23,50 @@ pub struct Peek<'a> {
     pub user: Option<Cow<'a, str>>,
     /// stream_options.include_usage is true.
     pub include_usage: bool,
+    num_predict: Option<u64>,
+    n: Option<u64>,
+    best_of: Option<u64>,
+    places: Places,
+}
+
+/// Where a value stands, half open.
+pub type Span = (usize, usize);
+
+/// Where the values stand that a limit may have to change; of duplicate keys the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    pub max_tokens: Option<Span>,
+    pub max_completion_tokens: Option<Span>,
+    pub max_output_tokens: Option<Span>,
+    pub stream_options: Option<Span>,
+    /// In the last "stream_options".
+    pub include_usage: Option<Span>,
+    pub options: Option<Span>,
+    /// In the last "options".
+    pub num_predict: Option<Span>,
 }
 
 impl Peek<'_> {
-    /// The least of the three names a cap on output goes by.
+    /// The least of the four names a cap on output goes by.
     pub fn max_output_tokens(&self) -> Option<u64> {
         [
             self.max_tokens,
             self.max_completion_tokens,
             self.max_output_tokens,
+            self.num_predict,
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// How many answers are asked for: the greater of n and best_of, at least 1.
+    pub fn choices(&self) -> u64 {
+        self.n.max(self.best_of).unwrap_or(1).max(1)
+    }
+
+    pub fn places(&self) -> Places {
+        self.places
     }
 }
 
@@ -74,14 +105,33 @@ fn read(text: &str) -> Result<Peek<'_>, Fault> {
 }
 
 fn read_member<'a>(cursor: &mut Cursor<'a>, key: &str, facts: &mut Peek<'a>) -> Result<(), Fault> {
+    let start = cursor.at();
     match key {
         "model" => return read_model(cursor, facts),
         "stream" => facts.stream = cursor.take_bool()?,
-        "max_tokens" => facts.max_tokens = cursor.take_count()?,
-        "max_completion_tokens" => facts.max_completion_tokens = cursor.take_count()?,
-        "max_output_tokens" => facts.max_output_tokens = cursor.take_count()?,
+        "max_tokens" => {
+            facts.max_tokens = cursor.take_count()?;
+            facts.places.max_tokens = Some((start, cursor.at()));
+        }
+        "max_completion_tokens" => {
+            facts.max_completion_tokens = cursor.take_count()?;
+            facts.places.max_completion_tokens = Some((start, cursor.at()));
+        }
+        "max_output_tokens" => {
+            facts.max_output_tokens = cursor.take_count()?;
+            facts.places.max_output_tokens = Some((start, cursor.at()));
+        }
+        "n" => facts.n = cursor.take_count()?,
+        "best_of" => facts.best_of = cursor.take_count()?,
         "user" => facts.user = cursor.take_string()?.as_ref().and_then(Text::decode),
-        "stream_options" => facts.include_usage = include_usage(cursor)?,
+        "stream_options" => {
+            read_stream_options(cursor, facts)?;
+            facts.places.stream_options = Some((start, cursor.at()));
+        }
+        "options" => {
+            read_options(cursor, facts)?;
+            facts.places.options = Some((start, cursor.at()));
+        }
         _ => return cursor.skip(),
     }
     Ok(())
@@ -95,17 +145,45 @@ fn read_model<'a>(cursor: &mut Cursor<'a>, facts: &mut Peek<'a>) -> Result<(), F
     Ok(())
 }
 
-fn include_usage(cursor: &mut Cursor<'_>) -> Result<bool, Fault> {
-    let mut include = false;
+fn read_stream_options(cursor: &mut Cursor<'_>, facts: &mut Peek<'_>) -> Result<(), Fault> {
+    facts.places.include_usage = last_member(cursor, "include_usage", |cursor| {
+        facts.include_usage = cursor.take_bool()? == Some(true);
+        Ok(())
+    })?;
+    facts.include_usage &= facts.places.include_usage.is_some();
+    Ok(())
+}
+
+/// Ollama takes a num_predict of 0, like a negative one, for no cap.
+fn read_options(cursor: &mut Cursor<'_>, facts: &mut Peek<'_>) -> Result<(), Fault> {
+    let mut cap = None;
+    facts.places.num_predict = last_member(cursor, "num_predict", |cursor| {
+        cap = cursor.take_count()?;
+        Ok(())
+    })?;
+    facts.num_predict = cap.filter(|&cap| cap > 0);
+    Ok(())
+}
+
+/// Pass over a value, reading the members of that name if it is an object; where the last of them stands.
+fn last_member<'a>(
+    cursor: &mut Cursor<'a>,
+    name: &str,
+    mut take: impl FnMut(&mut Cursor<'a>) -> Result<(), Fault>,
+) -> Result<Option<Span>, Fault> {
+    let mut place = None;
     if cursor.open_object()? {
         while let Some(key) = cursor.next_key()? {
-            match &*key.name() {
-                "include_usage" => include = cursor.take_bool()? == Some(true),
-                _ => cursor.skip()?,
+            if key.name() != name {
+                cursor.skip()?;
+                continue;
             }
+            let start = cursor.at();
+            take(cursor)?;
+            place = Some((start, cursor.at()));
         }
     }
-    Ok(include)
+    Ok(place)
 }
 
 #[cfg(test)]
@@ -169,6 +247,25 @@ mod tests {
             (found.stream, found.max_output_tokens()),
             (Some(true), Some(90))
         );
+        Ok(())
+    }
+
+    #[test]
+    fn answers_and_ollamas_cap() -> Result<(), JsonError> {
+        for (body, choices, cap) in [
+            (r#"{"n":3,"best_of":2}"#, 3, None),
+            (r#"{"n":0,"options":{"num_predict":7}}"#, 1, Some(7)),
+            (r#"{"n":null,"options":{"num_predict":-1}}"#, 1, None),
+            (r#"{"best_of":4,"options":{"num_predict":0}}"#, 4, None),
+            (
+                r#"{"n":2.0,"options":{"num_predict":7},"options":{}}"#,
+                2,
+                None,
+            ),
+        ] {
+            let found = peek(body.as_bytes())?;
+            assert_eq!((found.choices(), found.max_output_tokens()), (choices, cap));
+        }
         Ok(())
     }
 

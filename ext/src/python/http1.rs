@@ -54,6 +54,8 @@ pub(super) struct RequestHead {
     origin: Option<Py<PyBytes>>,
     content_type: Option<Py<PyBytes>>,
     request_id: Option<Py<PyBytes>>,
+    admin_key: Option<Py<PyBytes>>,
+    user_agent: Option<Py<PyBytes>>,
 }
 
 #[pymethods]
@@ -117,6 +119,33 @@ impl RequestHead {
         self.request_id.as_ref()
     }
 
+    #[getter]
+    fn api_key<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.head.api_key().map(|key| PyBytes::new(py, key))
+    }
+
+    #[getter]
+    fn api_keys_disagree(&self) -> bool {
+        self.head.api_keys_disagree()
+    }
+
+    #[getter]
+    fn admin_key(&self) -> Option<&Py<PyBytes>> {
+        self.admin_key.as_ref()
+    }
+
+    #[getter]
+    fn forwarded_for<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.head
+            .forwarded_for()
+            .map(|addresses| PyBytes::new(py, addresses))
+    }
+
+    #[getter]
+    fn user_agent(&self) -> Option<&Py<PyBytes>> {
+        self.user_agent.as_ref()
+    }
+
     #[pyo3(
         signature = (start, body_length, body = None),
         text_signature = "($self, start, body_length, body=b'')"
@@ -170,6 +199,8 @@ impl RequestHead {
             origin: None,
             content_type: None,
             request_id: None,
+            admin_key: None,
+            user_agent: None,
         }
     }
 
@@ -180,6 +211,8 @@ impl RequestHead {
             Kept::Origin => &mut self.origin,
             Kept::ContentType => &mut self.content_type,
             Kept::RequestId => &mut self.request_id,
+            Kept::AdminKey => &mut self.admin_key,
+            Kept::UserAgent => &mut self.user_agent,
         };
         *place = Some(value.clone().unbind());
     }

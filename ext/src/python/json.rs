@@ -5,7 +5,7 @@ use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-use crate::json::{self, Edit};
+use crate::json::{self, Cap, Changes, Edit};
 
 create_exception!(
     penstock.ext._native,
@@ -29,6 +29,9 @@ struct Peek {
     user: Option<Py<PyString>>,
     #[pyo3(get)]
     include_usage: bool,
+    #[pyo3(get)]
+    choices: u64,
+    places: json::Places,
 }
 
 #[pymethods]
@@ -61,8 +64,47 @@ fn peek(py: Python<'_>, body: &[u8]) -> PyResult<Peek> {
             .as_deref()
             .map(|user| PyString::new(py, user).unbind()),
         include_usage: facts.include_usage,
+        choices: facts.choices(),
+        places: facts.places(),
         model_spans: facts.model_spans,
     })
+}
+
+/// The body with a new model, usage asked for and a cap on output tokens, every other byte as it was.
+#[pyfunction]
+fn rewrite<'py>(
+    py: Python<'py>,
+    body: &[u8],
+    facts: &Peek,
+    model: Option<&[u8]>,
+    ask_usage: bool,
+    cap_name: &[u8],
+    cap: u64,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let changes = Changes {
+        model,
+        ask_usage,
+        cap: cap_of(cap_name)?.map(|name| (name, cap)),
+    };
+    let changed = json::rewrite(body, &facts.model_spans, &facts.places, &changes)
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    Ok(PyBytes::new(py, &changed))
+}
+
+fn cap_of(name: &[u8]) -> PyResult<Option<Cap>> {
+    let cap = Cap::ALL
+        .into_iter()
+        .find(|cap| cap.name().as_bytes() == name);
+    if cap.is_none() && !name.is_empty() {
+        return Err(PyValueError::new_err("cap_name is no name of a cap"));
+    }
+    Ok(cap)
+}
+
+/// Whether a body refers to input that stands elsewhere.
+#[pyfunction]
+fn remote_input(body: &[u8]) -> bool {
+    json::remote_input(body)
 }
 
 /// An offset: what does not fit one is a ValueError, as an offset beyond the body is.
@@ -110,5 +152,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("JsonError", module.py().get_type::<JsonError>())?;
     module.add_class::<Peek>()?;
     module.add_function(wrap_pyfunction!(peek, module)?)?;
+    module.add_function(wrap_pyfunction!(remote_input, module)?)?;
+    module.add_function(wrap_pyfunction!(rewrite, module)?)?;
     module.add_function(wrap_pyfunction!(splice, module)?)
 }

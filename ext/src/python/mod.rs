@@ -2,6 +2,7 @@
 
 use pyo3::prelude::*;
 
+mod hash;
 mod http1;
 mod json;
 mod multipart;
@@ -17,6 +18,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
         "release"
     };
     module.add("BUILD_PROFILE", profile)?;
+    hash::register(module)?;
     http1::register(module)?;
     json::register(module)?;
     multipart::register(module)?;

@@ -1,9 +1,11 @@
 //! ReplyScanner and scan_answer for Python.
 
+use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::reply::{self, Dialect};
 
@@ -14,6 +16,7 @@ struct Usage {
     completion_tokens: u64,
     cached_tokens: u64,
     reasoning_tokens: u64,
+    seconds: f64,
 }
 
 impl From<reply::Usage> for Usage {
@@ -23,6 +26,7 @@ impl From<reply::Usage> for Usage {
             completion_tokens: usage.completion_tokens,
             cached_tokens: usage.cached_tokens,
             reasoning_tokens: usage.reasoning_tokens,
+            seconds: usage.seconds,
         }
     }
 }
@@ -63,6 +67,12 @@ impl ReplyScanner {
         self.state().flags()
     }
 
+    /// How many lines have ended so far.
+    #[getter]
+    fn lines(&self) -> u64 {
+        self.state().lines()
+    }
+
     #[getter]
     fn usage(&self) -> Option<Usage> {
         self.state().usage().map(Usage::from)
@@ -71,6 +81,40 @@ impl ReplyScanner {
     #[getter]
     fn finish_reason(&self) -> Option<String> {
         self.state().finish_reason().map(str::to_owned)
+    }
+}
+
+/// A chat or completions stream without the chunk of usage. Any split of the bytes gives the same.
+#[pyclass(frozen, module = "penstock.ext._native")]
+struct UsageRemover(Mutex<reply::UsageRemover>);
+
+impl UsageRemover {
+    fn state(&self) -> MutexGuard<'_, reply::UsageRemover> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl UsageRemover {
+    #[new]
+    fn new() -> Self {
+        UsageRemover(Mutex::new(reply::UsageRemover::new()))
+    }
+
+    /// What goes on of the bytes held and these.
+    fn feed<'py>(&self, py: Python<'py>, data: &Bound<'py, PyBytes>) -> Bound<'py, PyBytes> {
+        let bytes = data.as_bytes();
+        let passed = self.state().feed(bytes);
+        match passed {
+            Cow::Borrowed(all) if all.len() == bytes.len() => data.clone(),
+            part => PyBytes::new(py, &part),
+        }
+    }
+
+    /// The body has ended: what is still held.
+    fn finish<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let held = self.state().finish();
+        PyBytes::new(py, &held)
     }
 }
 
@@ -123,6 +167,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("REPLY_ERROR", reply::REPLY_ERROR)?;
     module.add_class::<Usage>()?;
     module.add_class::<ReplyScanner>()?;
+    module.add_class::<UsageRemover>()?;
     module.add_class::<Answer>()?;
     module.add_function(wrap_pyfunction!(scan_answer, module)?)
 }

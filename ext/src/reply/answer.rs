@@ -4,7 +4,7 @@ use super::Dialect;
 use super::found::{self, Found};
 use super::usage::Usage;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// The model finished: see `is_complete`.
     pub complete: bool,
@@ -14,7 +14,10 @@ pub struct Answer {
 
 /// Read a whole answer; None if it is not a JSON object.
 pub fn scan_answer(body: &[u8], dialect: Dialect) -> Option<Answer> {
-    let found = found::read(body, dialect)?;
+    let mut found = found::read(body, dialect)?;
+    if !found.has_choices {
+        found.top.usage.seconds = found.top.usage.seconds.or(found.duration);
+    }
     Some(Answer {
         complete: is_complete(&found, dialect),
         usage: found.top.usage.usage(dialect),
@@ -39,6 +42,30 @@ mod tests {
 
     fn complete(body: &str, dialect: Dialect) -> Option<bool> {
         scan_answer(body.as_bytes(), dialect).map(|answer| answer.complete)
+    }
+
+    #[test]
+    fn seconds_of_a_transcription() {
+        for (body, seconds) in [
+            (
+                r#"{"text":"a","usage":{"type":"duration","seconds":3}}"#,
+                Some(3.0),
+            ),
+            (
+                r#"{"text":"a","duration":2.5,"usage":{"seconds":3}}"#,
+                Some(3.0),
+            ),
+            (r#"{"text":"a","duration":2.5}"#, Some(2.5)),
+            (r#"{"text":"a","duration":-1}"#, None),
+            (r#"{"text":"a","duration":1e999}"#, None),
+            (r#"{"choices":[],"duration":2.5}"#, None),
+        ] {
+            let answer = scan_answer(body.as_bytes(), Dialect::Chat);
+            let found = answer
+                .and_then(|answer| answer.usage)
+                .map(|usage| usage.seconds);
+            assert_eq!(found, seconds, "{body}");
+        }
     }
 
     #[test]

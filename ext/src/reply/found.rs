@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::str;
 
 use super::Dialect;
-use super::usage::Tally;
+use super::usage::{Tally, seconds};
 use crate::json::{Cursor, Fault};
 
 /// How an answer ended and what it used, where an object tells both.
@@ -21,8 +21,12 @@ pub(super) struct Found<'a> {
     pub inner: Part<'a>,
     /// Of Anthropic's "delta".
     pub delta: Part<'a>,
+    /// There are "choices": the answer is a completion.
+    pub has_choices: bool,
     /// A choice has no finish_reason.
     pub open_choice: bool,
+    /// "duration", in seconds: a transcription says how much it heard.
+    pub duration: Option<f64>,
     /// There is an "error" other than null.
     pub error: bool,
     /// Ollama's "done".
@@ -56,6 +60,7 @@ fn read_text(text: &str, dialect: Dialect) -> Result<Found<'_>, Fault> {
 fn chat_member<'a>(cursor: &mut Cursor<'a>, key: &str, found: &mut Found<'a>) -> Result<(), Fault> {
     match key {
         "choices" => choices(cursor, found)?,
+        "duration" => found.duration = seconds(cursor)?,
         "usage" => found.top.usage = Tally::read(cursor, Dialect::Chat)?,
         "error" => found.error = cursor.take_presence()?,
         _ => cursor.skip()?,
@@ -133,6 +138,7 @@ fn part_member<'a>(
 }
 
 fn choices<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(), Fault> {
+    found.has_choices = true;
     found.open_choice = false;
     found.top.finish = None;
     if cursor.open_array()? {

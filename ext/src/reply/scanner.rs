@@ -2,6 +2,7 @@
 
 use super::Dialect;
 use super::facts::Facts;
+use super::line_count::LineCount;
 use super::ndjson::Ndjson;
 use super::sse::Sse;
 use super::usage::Usage;
@@ -10,6 +11,7 @@ use super::usage::Usage;
 pub struct ReplyScanner {
     framing: Framing,
     facts: Facts,
+    lines: LineCount,
 }
 
 enum Framing {
@@ -26,11 +28,13 @@ impl ReplyScanner {
         ReplyScanner {
             framing,
             facts: Facts::new(dialect),
+            lines: LineCount::default(),
         }
     }
 
     /// Take the next bytes of the body; the `REPLY_` flags so far.
     pub fn feed(&mut self, data: &[u8]) -> u8 {
+        self.lines.take(data);
         match &mut self.framing {
             Framing::Sse(sse) => sse.feed(data, &mut self.facts),
             Framing::Ndjson(ndjson) => ndjson.feed(data, &mut self.facts),
@@ -50,6 +54,11 @@ impl ReplyScanner {
     /// The `REPLY_` flags so far.
     pub fn flags(&self) -> u8 {
         self.facts.flags
+    }
+
+    /// How many lines have ended so far, in LF, CRLF or CR.
+    pub fn lines(&self) -> u64 {
+        self.lines.ended()
     }
 
     pub fn usage(&self) -> Option<Usage> {
@@ -101,6 +110,8 @@ mod tests {
                 scanner.feed(head);
                 scanner.feed(tail);
                 assert_eq!(scanner.finish(), flags, "{dialect:?} cut at {at}");
+                let ends = body.iter().filter(|&&byte| byte == b'\n').count();
+                assert_eq!(scanner.lines(), ends as u64, "{dialect:?} cut at {at}");
                 let usage = scanner
                     .usage()
                     .map(|usage| (usage.prompt_tokens, usage.completion_tokens));

@@ -158,7 +158,7 @@ impl Event {
 }
 
 /// Name and value of a line: all of it is a name without a colon; one space after the colon does not count.
-fn field(line: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn field(line: &[u8]) -> (&[u8], &[u8]) {
     let colon = line.iter().take(6).position(|&byte| byte == b':');
     let Some((name, value)) = colon.and_then(|at| line.split_at_checked(at)) else {
         return (line, &[]);

@@ -4,7 +4,7 @@ use super::Dialect;
 use crate::json::{Cursor, Fault};
 
 /// Tokens as the backend counted them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// With the cached ones.
     pub prompt_tokens: u64,
@@ -12,6 +12,8 @@ pub struct Usage {
     pub completion_tokens: u64,
     pub cached_tokens: u64,
     pub reasoning_tokens: u64,
+    /// Of audio; 0.0 where the backend does not tell.
+    pub seconds: f64,
 }
 
 /// Counts as far as they are known: Anthropic tells them in two events.
@@ -23,12 +25,15 @@ pub(super) struct Tally {
     /// Anthropic's cache_creation_input_tokens.
     cache_written: Option<u64>,
     reasoning: Option<u64>,
+    pub seconds: Option<f64>,
 }
 
 impl Tally {
-    /// None when neither side was counted.
+    /// None when nothing was counted.
     pub fn usage(&self, dialect: Dialect) -> Option<Usage> {
-        self.prompt.or(self.completion)?;
+        if self.prompt.or(self.completion).is_none() && self.seconds.is_none() {
+            return None;
+        }
         let mut prompt = self.prompt.unwrap_or(0);
         if dialect == Dialect::Messages {
             // Anthropic's input_tokens are only those behind the last cache breakpoint.
@@ -43,6 +48,7 @@ impl Tally {
             completion_tokens: self.completion.unwrap_or(0),
             cached_tokens: self.cached.unwrap_or(0),
             reasoning_tokens: self.reasoning.unwrap_or(0),
+            seconds: self.seconds.unwrap_or(0.0),
         })
     }
 
@@ -53,6 +59,7 @@ impl Tally {
         self.cached = later.cached.or(self.cached);
         self.cache_written = later.cache_written.or(self.cache_written);
         self.reasoning = later.reasoning.or(self.reasoning);
+        self.seconds = later.seconds.or(self.seconds);
     }
 
     /// Read a "usage" value; one that is no object counts nothing.
@@ -86,6 +93,7 @@ impl Tally {
             (Chat, "completion_tokens_details") | (Responses, "output_tokens_details") => {
                 self.reasoning = detail(cursor, "reasoning_tokens")?;
             }
+            (Chat, "seconds") => self.seconds = seconds(cursor)?,
             (Messages, "cache_read_input_tokens") => self.cached = cursor.take_count()?,
             (Messages, "cache_creation_input_tokens") => {
                 self.cache_written = cursor.take_count()?
@@ -94,6 +102,12 @@ impl Tally {
         }
         Ok(())
     }
+}
+
+/// A length of time; one that cannot be is not told.
+pub(super) fn seconds(cursor: &mut Cursor<'_>) -> Result<Option<f64>, Fault> {
+    let told = cursor.take_number()?;
+    Ok(told.filter(|seconds| seconds.is_finite() && *seconds >= 0.0))
 }
 
 fn detail(cursor: &mut Cursor<'_>, name: &str) -> Result<Option<u64>, Fault> {
