@@ -1,7 +1,9 @@
 """Sums over usage rows: for limits that start anew, for people, for figures."""
 
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
 
 from penstock.proxy.store import SCOPES, Grouping, Report, ReportLine, Scope, Starts, Stats, Sums, WindowSums
 from penstock.proxy.store.windows import text
@@ -27,18 +29,11 @@ _FIGURES = """
     count(*) FILTER (WHERE response_cached),
     avg(response_time_ms) FILTER (WHERE outcome = 'answered')
 """
-# The nearest-rank percentile: the least value that at least so many per cent of the values do not exceed.
-_PERCENTILES = """
-    SELECT name,
-        min(ms) FILTER (WHERE place * 100 >= of_all * 50),
-        min(ms) FILTER (WHERE place * 100 >= of_all * 95)
-    FROM (
-        SELECT name, ms,
-            row_number() OVER (PARTITION BY name ORDER BY ms) AS place,
-            count(*) OVER (PARTITION BY name) AS of_all
-        FROM (SELECT {group} AS name, response_time_ms AS ms FROM ai_usage_logs WHERE {where} AND outcome = 'answered')
-    )
-    GROUP BY name
+_WHERE = "created_at >= ?1 AND created_at < ?2 AND (?3 IS NULL OR api_key_id = ?3)"
+_REPORT = f"SELECT {{group}} AS name, {_FIGURES} FROM ai_usage_logs WHERE {_WHERE} GROUP BY name"
+_TIMES = f"""
+    SELECT {{group}}, response_time_ms FROM ai_usage_logs
+    WHERE {_WHERE} AND outcome = 'answered' AND response_time_ms IS NOT NULL
 """
 _SUMS = """
     SELECT api_key_id, user_id, tenant_id, tier,
@@ -53,7 +48,7 @@ _NOTHING = ReportLine("", 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None, None)
 
 
 def window_sums(connection: sqlite3.Connection, starts: Starts, key_id: str | None) -> WindowSums:
-    """See Store.window_sums. It reads every row of the month: some 0.4 s a million."""
+    """See Store.window_sums. It reads every row of the month: some 1 s a million."""
     connection.execute("BEGIN")  # the three windows are of one state of the table
     try:
         windows = [_sums_since(connection, began, key_id) for began in starts]
@@ -80,28 +75,43 @@ def _sums_since(connection: sqlite3.Connection, began: float, key_id: str | None
 
 
 def report(connection: sqlite3.Connection, by: Grouping, since: float, until: float, key_id: str | None) -> Report:
-    """See Store.report."""
-    values = (text(since), text(until), *([key_id] if key_id is not None else ()))
+    """See Store.report: some 2 s a million rows."""
+    values = (text(since), text(until), key_id)
     connection.execute("BEGIN")
     try:
-        lines = _lines(connection, _GROUPS[by], key_id is not None, values)
-        total = _lines(connection, "''", key_id is not None, values)
+        figures = connection.execute(_REPORT.format(group=_GROUPS[by]), values).fetchall()
+        total = connection.execute(_REPORT.format(group="''"), values).fetchall()
+        times = _times(connection, _GROUPS[by], values)
     finally:
         connection.execute("COMMIT")
+    lines = [_line(name, rest, times[name]) for name, *rest in figures]
     lines.sort(key=lambda line: line.name if by == "day" else (-line.nano_usd, -line.requests, line.name))
-    return Report(lines, total[0] if total else _NOTHING)
+    of_all = sum(times.values(), Counter[float]())
+    return Report(lines, _line("", total[0][1:], of_all) if total else _NOTHING)
 
 
-def _lines(connection: sqlite3.Connection, group: str, one_key: bool, values: tuple[str, ...]) -> list[ReportLine]:
-    where = "created_at >= ? AND created_at < ?" + (" AND api_key_id = ?" if one_key else "")
-    percentiles = {
-        name: (p50, p95) for name, p50, p95 in connection.execute(_PERCENTILES.format(group=group, where=where), values)
-    }
-    figures = connection.execute(
-        f"SELECT {group} AS name, {_FIGURES} FROM ai_usage_logs WHERE {where} GROUP BY name",
-        values,
-    )
-    return [ReportLine._make((name or "", *rest, *percentiles.get(name, (None, None)))) for name, *rest in figures]
+def _times(
+    connection: sqlite3.Connection, group: str, values: tuple[str, str, str | None]
+) -> defaultdict[str | None, Counter[float]]:
+    """How often each time was taken. In 0.1 ms, which bounds it; SQLite would sort all rows at three times the cost."""
+    found: defaultdict[str | None, Counter[float]] = defaultdict(Counter)
+    for name, ms in connection.execute(_TIMES.format(group=group), values):
+        found[name][round(ms, 1)] += 1
+    return found
+
+
+def _line(name: str | None, figures: Sequence[Any], times: Counter[float]) -> ReportLine:
+    return ReportLine._make((name or "", *figures, percentile(times, 50), percentile(times, 95)))
+
+
+def percentile(counts: Counter[float], percent: int) -> float | None:
+    """The nearest rank: the least value which at least so many per cent do not exceed; None without values."""
+    missing = counts.total() * percent
+    for value in sorted(counts):
+        missing -= counts[value] * 100
+        if missing <= 0:
+            return value
+    return None
 
 
 def stats(connection: sqlite3.Connection, now: float, since: float) -> Stats:
