@@ -75,7 +75,8 @@ def _without_port(text: str) -> str:
 
 
 def _right_form(text: str) -> str:
+    form = 'expected an IP address or network such as "10.0.0.7", "10.0.0.0/8" or "fd00::/8"'
     try:
-        return f'this network has bits beyond its length; write "{ip_network(text, strict=False)}"'
+        return form if "%" in text else f'{form}, without bits beyond its length: "{ip_network(text, strict=False)}"'
     except ValueError:
-        return 'expected an IP address or network such as "10.0.0.7", "10.0.0.0/8" or "fd00::/8"'
+        return form

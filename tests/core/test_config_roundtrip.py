@@ -1,26 +1,40 @@
 """Any valid configuration, written as TOML and read again, is the same."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.core.address import Address, HostName, Origin, Url
+from penstock.core.address import Address, HostName, Origin, Url, Webhook
 from penstock.core.config import (
+    Admin,
+    Alerts,
+    Auth,
     Backend,
     Config,
     Cors,
+    IpLimits,
+    Key,
+    Limits,
     Log,
     Model,
+    ModelPrice,
+    Override,
     Pool,
     Server,
+    Store,
     Target,
+    Tier,
     Timeout,
     Tls,
 )
 from penstock.core.config_read import read_config
+from penstock.core.keys import KeyPrefix
+from penstock.core.measures import MEASURED
+from penstock.core.network import Network
 from penstock.core.secret import Secret
 
 
@@ -34,7 +48,7 @@ def toml(value: Any) -> str:
         return f"[{', '.join(toml(each) for each in value)}]"
     if isinstance(value, int | float):
         return repr(value)
-    table = value if isinstance(value, dict) else msgspec.structs.asdict(value)
+    table = dict(value) if isinstance(value, Mapping) else msgspec.structs.asdict(value)
     return f"{{ {', '.join(f'{toml(k)} = {toml(v)}' for k, v in table.items() if v is not None)} }}"
 
 
@@ -53,7 +67,9 @@ hosts = (
 ports = st.integers(1, 65535)
 paths = st.from_regex(r"(/[a-uw-z0-9]{1,5}){0,3}", fullmatch=True).filter(lambda path: not path.endswith("/api"))
 urls = st.builds(Url, st.sampled_from(["http", "https"]), hosts, ports, paths)
-secrets = st.just(Secret()) | st.builds(Secret, st.just("env"), st.from_regex(r"[A-Z_]{1,9}", fullmatch=True))
+references = st.builds(Secret, st.just("env"), st.from_regex(r"[A-Z_]{1,9}", fullmatch=True))
+secrets = st.just(Secret()) | references
+usd = st.floats(0, 1000)
 timeouts = st.builds(Timeout, connect_s=seconds, send_s=seconds, first_byte_s=seconds, idle_s=seconds, total_s=seconds)
 pools = st.builds(Pool, max_connections=ports, idle_s=seconds)
 servers_called = st.builds(
@@ -64,13 +80,63 @@ servers_called = st.builds(
     timeout=timeouts,
     pool=pools,
     discover=st.booleans(),
+    usd_per_gpu_hour=st.none() | usd,
 )
-backends = servers_called | st.builds(Backend, kind=st.just("demo"), discover=st.booleans())
+powered = st.builds(Backend, kind=st.just("demo"), power_watts=usd, usd_per_kwh=usd)
+backends = powered | servers_called | st.builds(Backend, kind=st.just("demo"), discover=st.booleans())
 origins = st.builds(lambda url: Origin(f"{url.scheme}://{url.authority}"), urls) | st.just(Origin("*"))
 
 
 def unique(values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
     return st.lists(values, max_size=3, unique=True).map(tuple)
+
+
+priced = st.builds(
+    ModelPrice, input_usd_per_mtok=usd, output_usd_per_mtok=st.none() | usd, usd_per_second=st.none() | usd
+)
+networks = st.ip_addresses().map(lambda ip: Network.parse(str(ip))) | st.just(Network("10.0.0.0/8"))
+amounts = st.dictionaries(st.sampled_from([name for name in MEASURED if "usd" not in name]), st.integers(0, 10**9))
+some_amounts = amounts.filter(bool).map(lambda each: dict(list(each.items())[:2]))
+
+
+def tiers(known: st.SearchStrategy[str]) -> st.SearchStrategy[Tier]:
+    rest = st.fixed_dictionaries(
+        {},
+        optional={
+            "usd_per_day": usd,
+            "max_output_tokens": st.integers(1, 10**9),
+            "models": unique(names),
+            "upgrade_to": known,
+        },
+    )
+    return st.builds(lambda amounts, rest: Tier(**amounts, **rest), some_amounts, rest)
+
+
+@st.composite
+def who_may_call(draw: st.DrawFn) -> dict[str, Any]:
+    """The parts of a configuration about keys and limits."""
+    top = draw(st.dictionaries(names, tiers(st.just("")), max_size=2))
+    below = {f"{name} below": draw(tiers(st.just(name))) for name in top}
+    known = st.sampled_from([*top, *below, ""])
+    keys = draw(st.lists(st.builds(Key, name=names, key=references, tenant_id=texts, user_id=texts, tier=known)))
+    named = st.fixed_dictionaries({"key": names}) | st.fixed_dictionaries({"user_id": names})
+    overrides = unique(st.builds(lambda named, amounts: Override(**named, **amounts), named, some_amounts))
+    return {
+        "tiers": {**top, **below},
+        "keys": tuple({key.name: key for key in keys}.values()),
+        "auth": Auth(mode="keys", key_prefix=KeyPrefix("sk_test"), hash_key=draw(secrets)),
+        "admin": Admin(key=draw(secrets)),
+        "limits": Limits(override=draw(overrides.filter(_none_twice)), ip=IpLimits(chat_per_s=draw(ports))),
+        "alerts": Alerts(webhook=Webhook("https://a.example/b?c"), budget_percent=draw(unique(st.integers(1, 100)))),
+        "store": draw(
+            st.builds(Store, keep_days=st.integers(0, 36_500), when_full=st.sampled_from(["wait", "refuse"]))
+        ),
+    }
+
+
+def _none_twice(overrides: tuple[Override, ...]) -> bool:
+    named = [(each.key, each.user_id) for each in overrides]
+    return len(set(named)) == len(named)
 
 
 @st.composite
@@ -79,7 +145,9 @@ def configs(draw: st.DrawFn) -> Config:
     known = st.sampled_from(sorted(some))
     targets = unique(st.builds(Target, backend=known, model=texts)).filter(bool)
     bytes_ = st.integers(1, 1 << 50)
+    models = st.builds(Model, targets=targets, price=st.none() | priced, context_tokens=st.none() | ports)
     return Config(
+        **draw(who_may_call()),
         server=draw(
             st.builds(
                 Server,
@@ -88,6 +156,8 @@ def configs(draw: st.DrawFn) -> Config:
                 max_body_bytes=bytes_,
                 max_upload_bytes=bytes_,
                 hosts=unique(hosts.map(HostName)),
+                state_dir=texts,
+                trusted_proxies=unique(networks),
                 default_backend=known,
                 unknown_models=st.sampled_from(["reject", "default_backend"]),
                 receive_s=seconds,
@@ -97,7 +167,7 @@ def configs(draw: st.DrawFn) -> Config:
             )
         ),
         backends=some,
-        models=draw(st.dictionaries(names, st.builds(Model, targets=targets), max_size=3)),
+        models=draw(st.dictionaries(names, models, max_size=3)),
         log=draw(st.builds(Log, level=st.sampled_from(["debug", "info", "warning", "error"]), file=texts)),
         cors=Cors(origins=draw(unique(origins))),
     )
