@@ -9,10 +9,19 @@ from typing import Final, final
 
 __all__ = [
     "BUILD_PROFILE",
+    "COLUMNS",
     "DIALECT_CHAT",
     "DIALECT_MESSAGES",
     "DIALECT_OLLAMA",
     "DIALECT_RESPONSES",
+    "FLAG_BACKEND",
+    "FLAG_CACHED",
+    "FLAG_ESTIMATED",
+    "MEASURE_IN_FLIGHT",
+    "MEASURE_LLM_REQUESTS",
+    "MEASURE_NANO_USD",
+    "MEASURE_REQUESTS",
+    "MEASURE_TOKENS",
     "MEDIA_EVENT_STREAM",
     "MEDIA_JSON",
     "MEDIA_MULTIPART",
@@ -23,13 +32,28 @@ __all__ = [
     "MESSAGE_DONE",
     "MESSAGE_DONE_CLOSE",
     "MESSAGE_OPEN",
+    "OUTCOME_ANSWERED",
+    "OUTCOME_CANCELLED",
+    "OUTCOME_FAILED",
+    "OUTCOME_LOST",
+    "OUTCOME_REFUSED",
     "REPLY_COMPLETE",
     "REPLY_ERROR",
+    "UNLIMITED",
+    "WINDOW_BUCKET",
+    "WINDOW_DAY",
+    "WINDOW_HOUR",
+    "WINDOW_MONTH",
+    "WINDOW_NONE",
+    "Account",
     "Answer",
+    "Entry",
     "JsonError",
     "KeyHasher",
+    "Limits",
     "Peek",
     "ProtocolError",
+    "Refusal",
     "ReplyScanner",
     "Request",
     "RequestHead",
@@ -37,6 +61,10 @@ __all__ = [
     "RequestRefused",
     "ResponseHead",
     "ResponseParser",
+    "Rings",
+    "Spool",
+    "State",
+    "StateFull",
     "Usage",
     "UsageRemover",
     "multipart_field",
@@ -407,6 +435,230 @@ class Answer:
 
 def scan_answer(body: bytes, dialect: int) -> Answer | None:
     """Read a whole answer; None if it is not a JSON object."""
+
+# --- shared: limits, budgets and usage rows that all processes share -----------------------------------
+# now_ns is the monotonic clock of the boot, wall_ns the time since 1970 in UTC; both are read by the caller.
+
+MEASURE_REQUESTS: Final = 0
+MEASURE_LLM_REQUESTS: Final = 1
+"""Those that reached a backend."""
+MEASURE_TOKENS: Final = 2
+MEASURE_NANO_USD: Final = 3
+"""Money in 10**-9 USD."""
+MEASURE_IN_FLIGHT: Final = 4
+
+WINDOW_BUCKET: Final = 0
+"""A token bucket (GCRA) over period_ns on the monotonic clock; its burst is the amount."""
+WINDOW_HOUR: Final = 1
+WINDOW_DAY: Final = 2
+WINDOW_MONTH: Final = 3
+"""Calendar windows in UTC. Their index never goes back: an older clock counts on in the window that was reached."""
+WINDOW_NONE: Final = 4
+"""In flight: what is taken is given back."""
+
+UNLIMITED: Final = -1
+"""The amount of a meter: counted, never refused. Not for buckets."""
+
+OUTCOME_ANSWERED: Final = 0
+OUTCOME_REFUSED: Final = 1
+OUTCOME_FAILED: Final = 2
+OUTCOME_CANCELLED: Final = 3
+OUTCOME_LOST: Final = 4
+"""The process died before the request ended."""
+
+FLAG_CACHED: Final = 1
+"""The answer came from the cache."""
+FLAG_ESTIMATED: Final = 2
+"""The usage is an estimate."""
+FLAG_BACKEND: Final = 4
+"""A backend was reached: the LLM request counts."""
+
+COLUMNS: Final[tuple[str, ...]]
+"""The names of what a row of Rings.take holds, in order."""
+
+_Limits = Sequence[tuple[bytes, int, int, int, int, int]]
+"""(name, cell, MEASURE_, WINDOW_, period_ns, amount or UNLIMITED). cell: 64 bits that say what is counted; limits with
+the same cell share it. period_ns counts for buckets only. Raises ValueError for what makes no sense."""
+
+class StateFull(Exception):
+    """The table of limits has no room for another cell."""
+
+@final
+class State:
+    """What all processes of one state_dir share: the cells of all limits, and a few facts, in one mapped file."""
+
+    def __new__(cls, path: str, boot_id: bytes, cells: int = 262144) -> State:
+        """Opens the file, or makes it for `cells` cells (32 bytes each, rounded up to a power of two).
+
+        One that is not ours, not whole, or of another boot is made anew. Raises OSError.
+        """
+    @property
+    def fresh(self) -> bool:
+        """Made now: everything counts from 0."""
+    def seed(self, cell: int, window: int, wall_ns: int, amount: int) -> None:
+        """Sets a calendar cell to an amount used in the window of wall_ns. Raises StateFull."""
+    def used(self, cell: int, window: int, wall_ns: int) -> int:
+        """What a calendar or in-flight cell counts. Raises ValueError for a bucket: see Account.standing."""
+    @property
+    def keys_generation(self) -> int: ...
+    def bump_keys(self) -> int:
+        """Raises keys_generation by one; the new one."""
+    @property
+    def note(self) -> bytes:
+        """What the keeper last said, at most 512 bytes (ValueError); b"" at first. Always one whole note."""
+    @note.setter
+    def note(self, note: bytes) -> None: ...
+    def beat(self, now_ns: int) -> None:
+        """The keeper lives."""
+    @property
+    def beaten_ns(self) -> int:
+        """When it last said so; 0 = never."""
+    def sweep(self, now_ns: int, wall_ns: int) -> int:
+        """Frees the cells that equal new ones, calendar ones two hours after their window; how many. Raises OSError."""
+    @property
+    def cells_used(self) -> int: ...
+    def reconcile(self, folder: str) -> int:
+        """Lowers in-flight cells to what the open records of all rings in the folder hold; how many were lowered.
+
+        A process that is killed within the nanoseconds of changing a cell leaves it one too high. Raises OSError.
+        """
+
+@final
+class Limits:
+    """A few limits that are taken all or nothing, without a record: not for in flight."""
+
+    def __new__(cls, state: State, limits: _Limits) -> Limits: ...
+    def take(self, now_ns: int, wall_ns: int) -> int:
+        """Takes 1 of each and returns 0, or takes nothing and returns the ns until it can. Raises StateFull."""
+
+@final
+class Account:
+    """A principal: at most 16 limits and meters, and the names its rows carry."""
+
+    def __new__(
+        cls, state: State, limits: _Limits, key_id: bytes, tenant_id: bytes, user_id: bytes, tier: bytes
+    ) -> Account: ...
+    @property
+    def has_tokens(self) -> bool:
+        """A limit, not only a meter, counts tokens."""
+    @property
+    def has_money(self) -> bool:
+        """A limit, not only a meter, counts money."""
+    def standing(self, now_ns: int, wall_ns: int) -> list[tuple[bytes, int, int, int, int, int]]:
+        """(name, MEASURE_, WINDOW_, amount, used, ns until its window ends or the bucket is full) of all, in order.
+
+        Takes nothing. In flight, which has no window, the last is 0. used can be above the amount: a request that
+        used more than its worst case.
+        """
+
+@final
+class Refusal:
+    """Why a request was not admitted. Nothing was taken."""
+
+    @property
+    def index(self) -> int:
+        """Which limit of the account refuses for longest; one that always will before all others."""
+    @property
+    def wait_ns(self) -> int:
+        """Until it would admit; 1 s where it is in flight that refuses; 0 where nothing helps."""
+    @property
+    def never(self) -> bool:
+        """The worst case is above the amount itself."""
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """As Entry.headers, of the limit that refused."""
+
+@final
+class Spool:
+    """A worker's ring of usage records, in a file that survives the worker. Owned by flock for the life of this."""
+
+    def __new__(cls, folder: str, state: State, records: int = 65536) -> Spool:
+        """Claims a ring that nobody owns and settles what a dead owner left, or makes one (1 KiB a record).
+
+        Make it in the process that uses it: a fork shares the ownership, and must not write. Raises OSError.
+        """
+    @property
+    def number(self) -> int: ...
+    @property
+    def recovered(self) -> int:
+        """Records of a dead owner that were settled at the claim."""
+    @property
+    def free(self) -> int:
+        """Free records. Looks at all."""
+    def admit(
+        self,
+        account: Account,
+        route: bytes,
+        model: bytes,
+        request_id: bytes,
+        tokens: int,
+        nano_usd: int,
+        now_ns: int,
+        wall_ns: int,
+    ) -> Entry | Refusal | None:
+        """Takes from all the account's limits or none: 1 request, 1 LLM request, 1 in flight, `tokens`, `nano_usd`.
+
+        None: the ring is full, nobody drains it. Texts that are too long for the record are cut at a character
+        (model: 160 bytes, request id: 128). Raises StateFull, OSError.
+        """
+    def book(self, account: Account, route: bytes, model: bytes, request_id: bytes, wall_ns: int) -> Entry | None:
+        """A record that holds nothing, for a request that was not admitted. None: the ring is full."""
+
+@final
+class Entry:
+    """An open record. One that is dropped without `close` stays open, and is booked as lost once its process ends."""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """x-ratelimit-limit, -remaining, -reset (epoch s) and ratelimit of the tightest limit, ratelimit-policy of all
+        (draft-ietf-httpapi-ratelimit-headers-10), as they stood at admission; [] without limits."""
+    def close(
+        self,
+        outcome: int,
+        status: int,
+        backend: bytes,
+        prompt: int,
+        completion: int,
+        cached: int,
+        reasoning: int,
+        nano_usd: int,
+        flags: int,
+        ms: float,
+        ttft_ms: float,
+        error: bytes,
+    ) -> None:
+        """Settles what is held by what was used (tokens: prompt + completion), and closes the record.
+
+        The LLM request is given back without FLAG_BACKEND. What was held in a window that has passed stays there.
+        outcome: OUTCOME_; flags: of FLAG_; ms and ttft_ms: negative or nan = not known. backend is cut at 64 bytes,
+        error at 255. A second call does nothing.
+        """
+
+@final
+class Rings:
+    """The drainer's view of a spool's folder: one process at a time may have one."""
+
+    def __new__(cls, folder: str, state: State) -> Rings: ...
+    def take(self, limit: int) -> list[tuple[int | float | str | None, ...]]:
+        """At most `limit` closed records, about as many of each ring, as rows in the order of COLUMNS.
+
+        Empty texts and times not known are None; created_at is text in UTC, outcome a word. The same ones come again
+        until `free`; ids never repeat, so a row that is stored twice can be told. Rings without a living owner are
+        settled first. Raises OSError.
+        """
+    def free(self) -> None:
+        """The rows of the last `take` are stored: their records are free again."""
+    @property
+    def waiting(self) -> int:
+        """Records closed and not freed."""
+    @property
+    def open(self) -> int: ...
+    @property
+    def capacity(self) -> int:
+        """Records of all rings."""
+    @property
+    def owned(self) -> int:
+        """Rings with a living owner."""
 
 # --- toml: where things stand in a configuration file ------------------------------------------------
 

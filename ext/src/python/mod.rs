@@ -8,6 +8,8 @@ mod json;
 mod multipart;
 mod reply;
 mod request_parser;
+mod shared;
+mod spool;
 mod toml_spans;
 
 #[pymodule(gil_used = false)]
@@ -24,5 +26,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     multipart::register(module)?;
     reply::register(module)?;
     request_parser::register(module)?;
+    shared::register(module)?;
+    spool::register(module)?;
     toml_spans::register(module)
 }

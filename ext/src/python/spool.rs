@@ -1,0 +1,391 @@
+//! Spool, Entry, Refusal and Rings for Python.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use super::shared::{Account, State, error_of};
+use crate::shared::{
+    self, Admission, Clock, Demand, FLAG_BACKEND, FLAG_CACHED, FLAG_ESTIMATED, Facts, OUTCOMES,
+    Row, Texts, Wait, Words,
+};
+
+type Headers<'py> = Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>;
+
+/// The words of an account's limits when it was asked, from which headers can be told.
+struct Told {
+    account: Arc<shared::Account>,
+    words: Words,
+    clock: Clock,
+}
+
+impl Told {
+    fn headers<'py>(&self, py: Python<'py>, limit: Option<usize>) -> Headers<'py> {
+        let headers = self.account.headers(&self.words, limit, &self.clock);
+        headers
+            .iter()
+            .map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value)))
+            .collect()
+    }
+}
+
+/// Why a request was not admitted.
+#[pyclass(frozen, module = "penstock.ext._native")]
+struct Refusal {
+    /// Which of the account's limits refused for longest.
+    #[pyo3(get)]
+    index: usize,
+    /// ns until it would not refuse; 0 if it always will.
+    #[pyo3(get)]
+    wait_ns: u64,
+    /// The worst case is above the amount itself.
+    #[pyo3(get)]
+    never: bool,
+    told: Told,
+}
+
+#[pymethods]
+impl Refusal {
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> Headers<'py> {
+        self.told.headers(py, Some(self.index))
+    }
+}
+
+/// An open record: what a request holds until it is closed.
+#[pyclass(frozen, module = "penstock.ext._native")]
+struct Entry {
+    spool: Arc<shared::Spool>,
+    slot: usize,
+    closed: AtomicBool,
+    /// None for one that holds nothing.
+    told: Option<Told>,
+}
+
+#[pymethods]
+impl Entry {
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> Headers<'py> {
+        self.told
+            .as_ref()
+            .map(|told| told.headers(py, None))
+            .unwrap_or_default()
+    }
+
+    /// Settles the holds and closes the record. A second call does nothing.
+    #[expect(clippy::too_many_arguments)]
+    fn close(
+        &self,
+        outcome: i64,
+        status: i64,
+        backend: &[u8],
+        prompt: i64,
+        completion: i64,
+        cached: i64,
+        reasoning: i64,
+        nano_usd: i64,
+        flags: i64,
+        ms: f64,
+        ttft_ms: f64,
+        error: &[u8],
+    ) -> PyResult<()> {
+        let outcome = u8::try_from(outcome)
+            .ok()
+            .filter(|&outcome| usize::from(outcome) < OUTCOMES.len());
+        let facts = Facts {
+            outcome: outcome.ok_or_else(|| {
+                PyValueError::new_err("outcome must be one of the OUTCOME_ constants")
+            })?,
+            flags: (flags & 0xff) as u8,
+            status: u16::try_from(status).unwrap_or(0),
+            prompt: count(prompt),
+            completion: count(completion),
+            cached: count(cached),
+            reasoning: count(reasoning),
+            nano_usd: count(nano_usd),
+            ms,
+            ttft_ms,
+        };
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.spool.close(self.slot, &facts, backend, error);
+        }
+        Ok(())
+    }
+}
+
+fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// A worker's ring of records.
+#[pyclass(frozen, module = "penstock.ext._native")]
+struct Spool(Arc<shared::Spool>);
+
+impl Spool {
+    fn entry(&self, py: Python<'_>, slot: usize, told: Option<Told>) -> PyResult<Py<PyAny>> {
+        let entry = Entry {
+            spool: self.0.clone(),
+            slot,
+            closed: AtomicBool::new(false),
+            told,
+        };
+        Ok(Bound::new(py, entry)?.into_any().unbind())
+    }
+}
+
+#[pymethods]
+impl Spool {
+    #[new]
+    #[pyo3(signature = (folder, state, records=65_536))]
+    fn new(py: Python<'_>, folder: PathBuf, state: &State, records: usize) -> PyResult<Self> {
+        let state = state.0.clone();
+        let spool = py.detach(|| shared::Spool::open(&folder, state, records))?;
+        Ok(Spool(Arc::new(spool)))
+    }
+
+    #[getter]
+    fn number(&self) -> u32 {
+        self.0.number
+    }
+
+    /// Records of a dead owner that were settled when this one claimed its ring.
+    #[getter]
+    fn recovered(&self) -> u64 {
+        self.0.recovered
+    }
+
+    #[getter]
+    fn free(&self) -> usize {
+        self.0.free()
+    }
+
+    /// Takes of all the account's limits or none: an Entry or a Refusal; None if the ring is full.
+    #[expect(clippy::too_many_arguments)]
+    fn admit(
+        &self,
+        py: Python<'_>,
+        account: &Account,
+        route: &[u8],
+        model: &[u8],
+        request_id: &[u8],
+        tokens: u64,
+        nano_usd: u64,
+        now_ns: u64,
+        wall_ns: u64,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let account = &account.account;
+        let clock = Clock::new(now_ns, wall_ns);
+        let demand = Demand {
+            requests: 1,
+            llm_requests: 1,
+            tokens,
+            nano_usd,
+            in_flight: 1,
+        };
+        let texts = Texts {
+            route,
+            model,
+            request_id,
+        };
+        let told = |words| Told {
+            account: account.clone(),
+            words,
+            clock,
+        };
+        match self
+            .0
+            .admit(account, &texts, &demand, &clock)
+            .map_err(error_of)?
+        {
+            Admission::Open { slot, words } => self.entry(py, slot, Some(told(words))).map(Some),
+            Admission::Refused { index, wait, words } => {
+                let (wait_ns, never) = match wait {
+                    Wait::Ns(ns) => (ns, false),
+                    Wait::Never => (0, true),
+                };
+                let refusal = Refusal {
+                    index,
+                    wait_ns,
+                    never,
+                    told: told(words),
+                };
+                Ok(Some(Bound::new(py, refusal)?.into_any().unbind()))
+            }
+            Admission::Full => Ok(None),
+        }
+    }
+
+    /// Opens a record that holds nothing; None if the ring is full.
+    fn book(
+        &self,
+        py: Python<'_>,
+        account: &Account,
+        route: &[u8],
+        model: &[u8],
+        request_id: &[u8],
+        wall_ns: u64,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let texts = Texts {
+            route,
+            model,
+            request_id,
+        };
+        match self
+            .0
+            .book(&account.account, &texts, &Clock::new(0, wall_ns))
+        {
+            Some(slot) => self.entry(py, slot, None).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The drainer's view of all rings of a folder.
+#[pyclass(frozen, module = "penstock.ext._native")]
+struct Rings(shared::Rings);
+
+#[pymethods]
+impl Rings {
+    #[new]
+    fn new(folder: PathBuf, state: &State) -> Self {
+        Rings(shared::Rings::new(&folder, state.0.clone()))
+    }
+
+    /// At most `limit` closed records as rows in the order of COLUMNS. Rings nobody owns are settled first.
+    fn take<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let rows = py.detach(|| self.0.take(limit))?;
+        rows.iter().map(|row| tuple_of(py, row)).collect()
+    }
+
+    /// The rows of the last take are stored: their records are free.
+    fn free(&self, py: Python<'_>) {
+        py.detach(|| self.0.free());
+    }
+
+    /// Records closed and not freed yet.
+    #[getter]
+    fn waiting(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(py.detach(|| self.0.counts())?.waiting)
+    }
+
+    #[getter]
+    fn open(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(py.detach(|| self.0.counts())?.open)
+    }
+
+    /// Records of all rings, in whatever state.
+    #[getter]
+    fn capacity(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(py.detach(|| self.0.counts())?.capacity)
+    }
+
+    /// Rings with a living owner.
+    #[getter]
+    fn owned(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(py.detach(|| self.0.counts())?.owned)
+    }
+}
+
+const COLUMNS: [&str; 25] = [
+    "id",
+    "request_id",
+    "api_key_id",
+    "tenant_id",
+    "user_id",
+    "tier",
+    "endpoint",
+    "model_used",
+    "backend",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "total_tokens",
+    "usage_estimated",
+    "cost_usd",
+    "cost_nano_usd",
+    "llm_request",
+    "response_cached",
+    "response_time_ms",
+    "ttft_ms",
+    "status_code",
+    "outcome",
+    "error_message",
+    "created_at",
+];
+
+/// A row in the order of COLUMNS. Empty texts are None; so are times that are not known.
+fn tuple_of<'py>(py: Python<'py>, row: &Row) -> PyResult<Bound<'py, PyTuple>> {
+    let [key, tenant, user, tier, route, model, request_id] = &row.names;
+    let [backend, error] = &row.later;
+    let facts = &row.facts;
+    let total = facts.prompt.saturating_add(facts.completion);
+    let flag = |flag: u8| i64::from(facts.flags & flag != 0);
+    let texts = |list: &[&String]| {
+        list.iter()
+            .map(|text| text_of(py, text))
+            .collect::<PyResult<Vec<_>>>()
+    };
+    let mut values = vec![number(py, row.id)?];
+    values.extend(texts(&[
+        request_id, key, tenant, user, tier, route, model, backend,
+    ])?);
+    for tokens in [
+        facts.prompt,
+        facts.completion,
+        facts.cached,
+        facts.reasoning,
+        total,
+    ] {
+        values.push(number(py, tokens)?);
+    }
+    values.push(flag(FLAG_ESTIMATED).into_pyobject(py)?.into_any());
+    values.push((facts.nano_usd as f64 / 1e9).into_pyobject(py)?.into_any());
+    values.push(number(py, facts.nano_usd)?);
+    values.push(flag(FLAG_BACKEND).into_pyobject(py)?.into_any());
+    values.push(flag(FLAG_CACHED).into_pyobject(py)?.into_any());
+    for ms in [facts.ms, facts.ttft_ms] {
+        values.push(
+            Some(ms)
+                .filter(|ms| *ms >= 0.0 && ms.is_finite())
+                .into_pyobject(py)?,
+        );
+    }
+    values.push(facts.status.into_pyobject(py)?.into_any());
+    let outcome = OUTCOMES.get(usize::from(facts.outcome)).unwrap_or(&"lost");
+    values.push(outcome.into_pyobject(py)?.into_any());
+    values.push(text_of(py, error)?);
+    values.push(shared::text(row.wall).into_pyobject(py)?.into_any());
+    PyTuple::new(py, values)
+}
+
+fn text_of<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    let text = Some(text).filter(|text| !text.is_empty());
+    Ok(text.into_pyobject(py)?)
+}
+
+/// At most what a database's signed 64 bits hold.
+fn number(py: Python<'_>, value: u64) -> PyResult<Bound<'_, PyAny>> {
+    Ok(i64::try_from(value)
+        .unwrap_or(i64::MAX)
+        .into_pyobject(py)?
+        .into_any())
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    for (number, name) in OUTCOMES.iter().enumerate() {
+        module.add(format!("OUTCOME_{}", name.to_uppercase()), number)?;
+    }
+    module.add("FLAG_CACHED", FLAG_CACHED)?;
+    module.add("FLAG_ESTIMATED", FLAG_ESTIMATED)?;
+    module.add("FLAG_BACKEND", FLAG_BACKEND)?;
+    module.add("COLUMNS", PyTuple::new(module.py(), COLUMNS)?)?;
+    module.add_class::<Refusal>()?;
+    module.add_class::<Entry>()?;
+    module.add_class::<Spool>()?;
+    module.add_class::<Rings>()
+}

@@ -1,0 +1,265 @@
+//! A record of the ring: one request, from its admission to its settling, in 128 words that survive their writer.
+//!
+//! All stores are in program order, so that of a killed process exactly the last ones are missing. What a hold's
+//! flag says is true of its cell, but for a moment: INTENT and RELEASING stand around the change of the cell itself.
+
+use std::sync::atomic::{AtomicU64, Ordering::*};
+
+use super::limit::{Hold, MAX_HOLDS};
+use super::state::little;
+
+pub const RECORD_WORDS: usize = 128;
+
+// Where each word stands.
+const AT_ROW: usize = 0;
+const AT_WALL: usize = 1;
+const AT_MS: usize = 2;
+const AT_TTFT: usize = 3;
+const AT_PROMPT: usize = 4;
+const AT_COMPLETION: usize = 5;
+const AT_CACHED: usize = 6;
+const AT_REASONING: usize = 7;
+const AT_NANO_USD: usize = 8;
+/// outcome, flags (8 bits each), status (16 bits).
+const AT_OUTCOME: usize = 9;
+/// The lengths of the names and of backend and error, 8 bits each.
+const AT_LENGTHS: usize = 10;
+const AT_LATER_LENGTHS: usize = 11;
+const AT_NOW: usize = 12;
+/// How many holds follow; behind them the texts.
+const AT_HOLDS: usize = 13;
+const FIRST_HOLD: usize = 14;
+const HOLD_WORDS: usize = 5;
+
+/// The states of a hold.
+pub const INTENT: u8 = 1;
+pub const HELD: u8 = 2;
+pub const RELEASING: u8 = 3;
+pub const DONE: u8 = 4;
+
+/// The most bytes of each text that is kept: key, tenant, user, tier, route, model, request id.
+const NAME_BYTES: [usize; 7] = [96, 128, 128, 64, 64, 160, 128];
+const BACKEND_BYTES: usize = 64;
+const ERROR_BYTES: usize = 255;
+
+/// What is known when a request has been answered. Times in ms.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Facts {
+    pub outcome: u8,
+    pub flags: u8,
+    pub status: u16,
+    pub prompt: u64,
+    pub completion: u64,
+    pub cached: u64,
+    pub reasoning: u64,
+    pub nano_usd: u64,
+    pub ms: f64,
+    pub ttft_ms: f64,
+}
+
+/// What is known when it begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    pub row: u64,
+    pub wall: u64,
+    pub now: u64,
+    /// key, tenant, user, tier, route, model, request id.
+    pub names: [&'a [u8]; 7],
+    /// So many holds will follow.
+    pub holds: usize,
+}
+
+/// The words of one record.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a>(pub &'a [AtomicU64; RECORD_WORDS]);
+
+impl Record<'_> {
+    fn set(&self, index: usize, value: u64) {
+        if let Some(word) = self.0.get(index) {
+            word.store(value, Release);
+        }
+    }
+
+    fn get(&self, index: usize) -> u64 {
+        self.0.get(index).map_or(0, |word| word.load(Acquire))
+    }
+
+    pub fn open(&self, opening: &Opening<'_>) {
+        self.set(AT_ROW, opening.row);
+        self.set(AT_WALL, opening.wall);
+        self.set(AT_NOW, opening.now);
+        for index in AT_MS..=AT_OUTCOME {
+            self.set(index, 0);
+        }
+        let holds = opening.holds.min(MAX_HOLDS);
+        self.set(AT_HOLDS, holds as u64);
+        for index in 0..holds {
+            self.set(FIRST_HOLD + index * HOLD_WORDS, 0);
+        }
+        self.set(AT_LATER_LENGTHS, 0);
+        self.set(
+            AT_LENGTHS,
+            self.put_texts(self.texts_at(), &opening.names, &NAME_BYTES),
+        );
+    }
+
+    /// Writes texts one behind the other from that word on, as far as there is room; their lengths, 8 bits each.
+    fn put_texts(&self, at: usize, texts: &[&[u8]], most: &[usize]) -> u64 {
+        let mut buffer = [0; RECORD_WORDS * 8];
+        let room = RECORD_WORDS.saturating_sub(at) * 8;
+        let (mut end, mut lengths) = (0, 0);
+        for (index, (text, most)) in texts.iter().zip(most).enumerate() {
+            let text = cut(text, (*most).min(room - end));
+            if let Some(place) = buffer.get_mut(end..end + text.len()) {
+                place.copy_from_slice(text);
+                end += text.len();
+                lengths |= (text.len() as u64) << (8 * index);
+            }
+        }
+        let words = self.0.get(at..).unwrap_or_default();
+        for (word, part) in words
+            .iter()
+            .zip(buffer.get(..end).unwrap_or_default().chunks(8))
+        {
+            word.store(little(part), Release);
+        }
+        lengths
+    }
+
+    fn texts_at(&self) -> usize {
+        FIRST_HOLD + self.holds() * HOLD_WORDS
+    }
+
+    /// Backend and error begin at the first whole word behind the names.
+    fn later_texts_at(&self) -> usize {
+        self.texts_at() + sum(self.get(AT_LENGTHS)).div_ceil(8)
+    }
+
+    pub fn write_facts(&self, facts: &Facts, backend: &[u8], error: &[u8]) {
+        self.set(AT_MS, facts.ms.to_bits());
+        self.set(AT_TTFT, facts.ttft_ms.to_bits());
+        self.set(AT_PROMPT, facts.prompt);
+        self.set(AT_COMPLETION, facts.completion);
+        self.set(AT_CACHED, facts.cached);
+        self.set(AT_REASONING, facts.reasoning);
+        self.set(AT_NANO_USD, facts.nano_usd);
+        let packed =
+            u64::from(facts.outcome) | u64::from(facts.flags) << 8 | u64::from(facts.status) << 16;
+        self.set(AT_OUTCOME, packed);
+        let lengths = self.put_texts(
+            self.later_texts_at(),
+            &[backend, error],
+            &[BACKEND_BYTES, ERROR_BYTES],
+        );
+        self.set(AT_LATER_LENGTHS, lengths);
+    }
+
+    pub fn facts(&self) -> Facts {
+        let packed = self.get(AT_OUTCOME);
+        Facts {
+            outcome: packed as u8,
+            flags: (packed >> 8) as u8,
+            status: (packed >> 16) as u16,
+            prompt: self.get(AT_PROMPT),
+            completion: self.get(AT_COMPLETION),
+            cached: self.get(AT_CACHED),
+            reasoning: self.get(AT_REASONING),
+            nano_usd: self.get(AT_NANO_USD),
+            ms: f64::from_bits(self.get(AT_MS)),
+            ttft_ms: f64::from_bits(self.get(AT_TTFT)),
+        }
+    }
+
+    pub fn row(&self) -> u64 {
+        self.get(AT_ROW)
+    }
+
+    pub fn wall(&self) -> u64 {
+        self.get(AT_WALL)
+    }
+
+    /// The monotonic clock at admission, ns.
+    pub fn now(&self) -> u64 {
+        self.get(AT_NOW)
+    }
+
+    pub fn holds(&self) -> usize {
+        usize::try_from(self.get(AT_HOLDS))
+            .unwrap_or(MAX_HOLDS)
+            .min(MAX_HOLDS)
+    }
+
+    /// Writes a hold, its flag last.
+    pub fn set_hold(&self, index: usize, hold: &Hold, flag: u8) {
+        let at = FIRST_HOLD + index.min(MAX_HOLDS - 1) * HOLD_WORDS;
+        self.set(at + 1, hold.key);
+        self.set(at + 2, hold.amount);
+        self.set(at + 3, hold.mark);
+        self.set(at + 4, hold.increment);
+        let kind = u64::from(hold.measure) << 8 | u64::from(hold.window) << 16;
+        self.set(at, u64::from(hold.index) << 32 | kind | u64::from(flag));
+    }
+
+    pub fn hold(&self, index: usize) -> Hold {
+        let at = FIRST_HOLD + index * HOLD_WORDS;
+        let first = self.get(at);
+        Hold {
+            index: (first >> 32) as u32,
+            measure: (first >> 8) as u8,
+            window: (first >> 16) as u8,
+            key: self.get(at + 1),
+            amount: self.get(at + 2),
+            mark: self.get(at + 3),
+            increment: self.get(at + 4),
+        }
+    }
+
+    pub fn flag(&self, index: usize) -> u8 {
+        self.get(FIRST_HOLD + index * HOLD_WORDS) as u8
+    }
+
+    pub fn set_flag(&self, index: usize, flag: u8) {
+        let at = FIRST_HOLD + index.min(MAX_HOLDS - 1) * HOLD_WORDS;
+        self.set(at, self.get(at) & !0xff | u64::from(flag));
+    }
+
+    /// key, tenant, user, tier, route, model, request id.
+    pub fn names(&self) -> [String; 7] {
+        self.texts(self.texts_at(), self.get(AT_LENGTHS))
+    }
+
+    /// Backend and error.
+    pub fn later_texts(&self) -> [String; 2] {
+        self.texts(self.later_texts_at(), self.get(AT_LATER_LENGTHS))
+    }
+
+    fn texts<const COUNT: usize>(&self, at: usize, lengths: u64) -> [String; COUNT] {
+        let words = self.0.get(at..).unwrap_or_default();
+        let bytes: Vec<u8> = words
+            .iter()
+            .flat_map(|word| word.load(Acquire).to_le_bytes())
+            .collect();
+        let mut rest = bytes.as_slice();
+        let mut lengths = lengths.to_le_bytes().into_iter();
+        std::array::from_fn(|_| {
+            let length = usize::from(lengths.next().unwrap_or(0)).min(rest.len());
+            let (text, behind) = rest.split_at(length);
+            rest = behind;
+            String::from_utf8_lossy(text).into_owned()
+        })
+    }
+}
+
+fn sum(lengths: u64) -> usize {
+    lengths.to_le_bytes().into_iter().map(usize::from).sum()
+}
+
+/// At most so many bytes of a text, whole characters.
+fn cut(text: &[u8], most: usize) -> &[u8] {
+    if text.len() <= most {
+        return text;
+    }
+    let inside = |end: &usize| text.get(*end).is_some_and(|byte| byte & 0xc0 == 0x80);
+    let end = (0..=most).rev().find(|end| !inside(end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
+}
