@@ -147,6 +147,10 @@ class Amounts(Section, frozen=True):
     in_flight: Rate | None = None
     """Requests at one time, a stream until its end."""
 
+    def amounts(self) -> dict[str, int | float]:
+        """The limits that are set, by name."""
+        return {name: amount for name in Amounts.__struct_fields__ if (amount := getattr(self, name)) is not None}
+
 
 class Tier(Amounts, frozen=True):
     """[tiers.NAME]: what each key of this tier may do. The limits count per key."""

@@ -5,18 +5,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from penstock.core.config import Amounts, Config
+from penstock.core.config import Amounts, Config, Tier
 from penstock.core.config_places import Path, Reading, label
 from penstock.core.config_problem import Problem
-from penstock.core.measures import MEASURED, MOST_LIMITS
+from penstock.core.measures import MOST_LIMITS
 
 SUBJECTS = ("key", "user_id", "tenant_id", "tier")
 """What an override can name."""
-
-
-def amounts_of(section: Amounts) -> dict[str, int | float]:
-    """The limits a table sets, by name."""
-    return {name: amount for name in MEASURED if (amount := getattr(section, name)) is not None}
 
 
 def _overrides_name_one(reading: Reading) -> Iterator[Problem]:
@@ -26,7 +21,7 @@ def _overrides_name_one(reading: Reading) -> Iterator[Problem]:
             continue
         if len([subject for subject in SUBJECTS if getattr(override, subject)]) != 1:
             yield reading.places.at_key(path, "[[limits.override]] names exactly one key, user_id, tenant_id or tier")
-        if not amounts_of(override):
+        if not override.amounts():
             yield reading.places.at_key(path, "[[limits.override]] sets no limit, such as requests_per_hour = 5000")
 
 
@@ -34,7 +29,7 @@ def _overrides_agree(reading: Reading) -> Iterator[Problem]:
     seen: set[tuple[str, str, str]] = set()
     for index, override in enumerate(reading.config.limits.override):
         for subject in SUBJECTS:
-            for name in amounts_of(override) if (of := getattr(override, subject)) else ():
+            for name in override.amounts() if (of := getattr(override, subject)) else ():
                 if (subject, of, name) in seen:
                     path: Path = ("limits", "override", index, name)
                     yield reading.places.at_key(path, f'{name} of {subject} "{of}" is set already')
@@ -55,22 +50,31 @@ def _upgrades_end(reading: Reading) -> Iterator[Problem]:
 
 def _limits_have_room(reading: Reading) -> Iterator[Problem]:
     """Shared memory and usage records hold so many limits of one request; all of them must count."""
-    for name, tier in reading.config.tiers.items():
-        if (most := _most_at_once(reading.config, name, len(amounts_of(tier)))) > MOST_LIMITS:
+    config = reading.config
+    for name, tier in config.tiers.items():
+        if (most := _most_at_once(config, name, tier)) > MOST_LIMITS:
             path: Path = ("tiers", name)
             yield reading.places.at_key(
                 path, f"{label(path)} and the overrides that may meet it are {most} limits; {MOST_LIMITS} can be held"
             )
+    if (most := _most_at_once(config, "", Tier())) > MOST_LIMITS:
+        yield reading.places.at_key(
+            ("limits", "override"),
+            "the overrides that may meet at a key without tier, and its quota, "
+            f"are {most} limits; {MOST_LIMITS} can be held",
+        )
 
 
-def _most_at_once(config: Config, tier: str, of_tier: int) -> int:
+def _most_at_once(config: Config, name: str, tier: Tier) -> int:
+    """Of a key of the tier: its own limits, those beside them, and the most overrides one caller can meet."""
     by_subject: dict[str, Counter[str]] = {subject: Counter() for subject in SUBJECTS}
     for override in config.limits.override:
         for subject, counter in by_subject.items():
             if of := getattr(override, subject):
-                counter[of] += len(amounts_of(override))
-    beside = by_subject.pop("tier")[tier]
-    return of_tier + beside + sum(max(counter.values(), default=0) for counter in by_subject.values())
+                counter[of] += len(override.amounts())
+    beside = by_subject.pop("tier")[name]
+    quota = tier.requests_per_hour is None  # a key's own quota, where it does not replace the tier's
+    return len(tier.amounts()) + beside + quota + sum(max(met.values(), default=0) for met in by_subject.values())
 
 
 def _budgets_need_an_end(reading: Reading) -> Iterator[Problem]:
@@ -89,7 +93,7 @@ def _budgets_need_an_end(reading: Reading) -> Iterator[Problem]:
 
 def _has_budget(config: Config) -> bool:
     sections: tuple[Amounts, ...] = (*config.tiers.values(), *config.limits.override)
-    return any(name.startswith("usd_") for section in sections for name in amounts_of(section))
+    return any(name.startswith("usd_") for section in sections for name in section.amounts())
 
 
 def _prices_are_whole(reading: Reading) -> Iterator[Problem]:

@@ -87,10 +87,7 @@ def cost_nano(price: Price, spent: Spent) -> int:
         + reasoning * price.reasoning_pico
         + spent.images * price.image_pico
     )
-    if price.timed_pico or price.audio_second_pico:
-        timed = spent.backend_ns * price.timed_pico + spent.audio_ns * 3600 * price.audio_second_pico
-        return min(-(-(pico * _HOUR_NS + timed) // (1000 * _HOUR_NS)), MOST_NANO_USD)
-    return min(-(-pico // 1000), MOST_NANO_USD)
+    return _nano(price, pico, spent.audio_ns, spent.backend_ns)
 
 
 # --- before the answer: what it can cost at most ------------------------------------------------------------
@@ -123,20 +120,14 @@ def worst_case(
     tokens = min(input_tokens + completion, MOST_TOKENS)
     if price is None:
         return Worst(tokens, 0)
-    # Cached tokens or reasoning ones may be the dearer: the worst case is the dearest of the two.
-    dearest = msgspec.structs.replace(
-        price,
-        input_pico=max(price.input_pico, price.cached_pico),
-        output_pico=max(price.output_pico, price.reasoning_pico),
+    # Cached or reasoning tokens may be the dearer ones.
+    pico = (
+        input_tokens * max(price.input_pico, price.cached_pico)
+        + completion * max(price.output_pico, price.reasoning_pico)
+        + images * price.image_pico
     )
-    spent = Spent(
-        prompt_tokens=input_tokens,
-        completion_tokens=completion,
-        images=images,
-        audio_ns=audio_bytes * NANO // LEAST_AUDIO_BYTES_PER_S,
-        backend_ns=span_ns(total_s),
-    )
-    return Worst(tokens, cost_nano(dearest, spent))
+    audio_ns = -(-audio_bytes * NANO // LEAST_AUDIO_BYTES_PER_S)
+    return Worst(tokens, _nano(price, pico, audio_ns, span_ns(total_s)))
 
 
 def output_cap(asked: int | None, tier: int | None, model: int | None, listed: int | None) -> int:
@@ -156,6 +147,14 @@ def output_cap(asked: int | None, tier: int | None, model: int | None, listed: i
 def span_ns(seconds: float) -> int:
     """Seconds as whole nanoseconds, rounded up. What is no finite number above 0 counts as 0."""
     return math.ceil(seconds * NANO) if 0 < seconds < math.inf else 0
+
+
+def _nano(price: Price, pico: int, audio_ns: int, backend_ns: int) -> int:
+    """The sum of all parts in nano-USD. Time is paid by the hour: what it costs is a fraction of a pico-USD."""
+    if price.timed_pico or price.audio_second_pico:
+        timed = backend_ns * price.timed_pico + audio_ns * 3600 * price.audio_second_pico
+        return min(-(-(pico * _HOUR_NS + timed) // (1000 * _HOUR_NS)), MOST_NANO_USD)
+    return min(-(-pico // 1000), MOST_NANO_USD)
 
 
 def _parts(price: ModelPrice) -> tuple[float | None, ...]:

@@ -1,8 +1,9 @@
 """Tokens from bytes: a bound that is never too low before a request, an estimate after it where nobody counted.
 
 The bound rests on one fact: a token stands for at least one byte of what was sent. What a server adds itself (template,
-roles, a system prompt of its own) is allowed for by kind; what it fetches itself (images by address, stored files,
-earlier responses) has no bound but the model's context.
+roles, a system prompt of its own) is allowed for by kind, inline images by their number, for they are counted by size
+and not by bytes; what it fetches itself (images by address, stored files, earlier responses) has no bound but the
+model's context.
 """
 
 from typing import Literal
@@ -13,6 +14,8 @@ MARGIN_TOKENS = 64
 """Marks of roles and turns that are longer than the JSON that says them."""
 REMOTE_INPUT_TOKENS = 1_048_576
 """For input that is not in the request, where the model's context is not known."""
+INLINE_IMAGE_TOKENS = 5_000
+"""More than the usual models count for their largest image."""
 _BYTES_PER_TOKEN = 4
 """English text, by and large; for estimates only."""
 
@@ -26,17 +29,28 @@ _OWN_PROMPT_TOKENS: dict[Kind, int] = {
 
 
 def input_bound(
-    body_bytes: int, kind: Kind, *, remote: bool = False, context_tokens: int | None = None, batch: bool = False
+    body_bytes: int,
+    kind: Kind,
+    *,
+    inline_images: int = 0,
+    remote: bool = False,
+    context_tokens: int | None = None,
+    batch: bool = False,
 ) -> int:
     """Tokens a request can have as its input at most.
 
-    kind: the backend's. remote: input is named, not sent (Peek.remote_input). context_tokens: the model's, None = not
+    kind: the backend's. remote: input is named, not sent (ext.remote_input). context_tokens: the model's, None = not
     known. batch: one request may hold many prompts (embeddings, completions), so the context bounds each and not all.
     """
-    bound = body_bytes + MARGIN_TOKENS + _OWN_PROMPT_TOKENS.get(kind, 0)
+    bound = body_bytes + MARGIN_TOKENS + _OWN_PROMPT_TOKENS.get(kind, 0) + inline_images * INLINE_IMAGE_TOKENS
     if remote:
         bound = max(bound, context_tokens or REMOTE_INPUT_TOKENS)
     return bound if context_tokens is None or batch else min(bound, context_tokens)
+
+
+def inline_images(body: bytes) -> int:
+    """How many images a body brings along as data: URLs. Ollama's bear no such mark."""
+    return body.count(b"data:image")
 
 
 def prompt_estimate(body_bytes: int) -> int:

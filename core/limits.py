@@ -13,7 +13,6 @@ from typing import Any, Literal
 import msgspec
 
 from penstock.core.config import Amounts, Config, Override, Tier
-from penstock.core.config_check_limits import amounts_of
 from penstock.core.measures import MEASURE_NANO_USD, MEASURED, METERS, MOST_LIMITS, NANO, UNLIMITED, Measured
 from penstock.core.principal import Principal
 
@@ -136,7 +135,7 @@ def _amounts(section: Amounts) -> dict[str, int]:
     """The limits a table sets, money in nano-USD."""
     return {
         name: nano_usd(amount) if MEASURED[name].measure == MEASURE_NANO_USD else int(amount)
-        for name, amount in amounts_of(section).items()
+        for name, amount in section.amounts().items()
     }
 
 
@@ -164,7 +163,7 @@ def _meters(principal: Principal, limits: Iterable[Limit]) -> Iterator[Limit]:
     limits = list(limits)
     counted = {limit.measured.name for limit in limits if limit.scope == "key"}
     missing = [measured for measured in METERS if measured.name not in counted]
-    for measured in missing[: MOST_LIMITS - len(limits)]:
+    for measured in missing[: max(0, MOST_LIMITS - len(limits))]:
         yield Limit(measured, "key", principal.key_id, UNLIMITED)
 
 

@@ -4,21 +4,18 @@ from typing import Final
 
 import msgspec
 
-MEASURE_REQUESTS: Final = 0
-MEASURE_LLM_REQUESTS: Final = 1
-MEASURE_TOKENS: Final = 2
-MEASURE_NANO_USD: Final = 3
-MEASURE_IN_FLIGHT: Final = 4
+from penstock.ext import MEASURE_IN_FLIGHT as MEASURE_IN_FLIGHT
+from penstock.ext import MEASURE_LLM_REQUESTS as MEASURE_LLM_REQUESTS
+from penstock.ext import MEASURE_NANO_USD as MEASURE_NANO_USD
+from penstock.ext import MEASURE_REQUESTS as MEASURE_REQUESTS
+from penstock.ext import MEASURE_TOKENS as MEASURE_TOKENS
+from penstock.ext import UNLIMITED as UNLIMITED
+from penstock.ext import WINDOW_BUCKET as WINDOW_BUCKET
+from penstock.ext import WINDOW_DAY as WINDOW_DAY
+from penstock.ext import WINDOW_HOUR as WINDOW_HOUR
+from penstock.ext import WINDOW_MONTH as WINDOW_MONTH
+from penstock.ext import WINDOW_NONE as WINDOW_NONE
 
-WINDOW_BUCKET: Final = 0
-WINDOW_HOUR: Final = 1
-WINDOW_DAY: Final = 2
-WINDOW_MONTH: Final = 3
-WINDOW_NONE: Final = 4
-"""Of what is in flight."""
-
-UNLIMITED: Final = -1
-"""The amount of a meter: counted, never refused."""
 MOST_LIMITS: Final = 16
 """Limits and meters of one request: as many as a usage record has room for."""
 NANO: Final = 1_000_000_000

@@ -4,6 +4,7 @@ import pytest
 
 from penstock.core.config_problem import ConfigError
 from penstock.core.config_read import read_config
+from penstock.core.measures import MEASURED
 
 DEMO = '[backends.demo]\nkind = "demo"\n'
 
@@ -14,6 +15,7 @@ def complaints(text: str) -> list[str]:
     return str(caught.value).split("\n")
 
 
+PRICE_IS_EMPTY = "f:5:9: price is empty: write for example { input_usd_per_mtok = 2.5 }"
 ONE_MISTAKE = {
     "unknown key, near one": (
         "[server]\nworker = 4\n",
@@ -166,6 +168,102 @@ ONE_MISTAKE = {
         'f:4:12: origins[0]: expected "*" or an origin such as "https://app.example.org", '
         "without path or trailing slash",
     ),
+    "a network with bits too many": (
+        '[server]\ntrusted_proxies = ["10.0.0.1/8"]\n',
+        'f:4:20: trusted_proxies[0]: expected an IP address or network such as "10.0.0.7", "10.0.0.0/8" or "fd00::/8", '
+        'without bits beyond its length: "10.0.0.0/8"',
+    ),
+    "a prefix with a hyphen": (
+        '[auth]\nkey_prefix = "sk-"\n',
+        'f:4:14: key_prefix: expected 1 to 16 letters, digits and underscores, such as "psk_"',
+    ),
+    "an API key in the file": (
+        '[auth]\nmode = "keys"\n[[keys]]\nname = "a"\nkey = "psk_123"\n',
+        'f:7:7: key: a secret itself must not stand here; write "env:NAME" for an environment variable '
+        'or "file:PATH" for a file that holds it',
+    ),
+    "an API key that is empty": (
+        '[auth]\nmode = "keys"\n[[keys]]\nname = "a"\nkey = ""\n',
+        'f:7:7: key must not be empty: write "env:NAME" or "file:PATH"',
+    ),
+    "keys nobody is asked for": (
+        '[[keys]]\nname = "a"\nkey = "env:A"\n',
+        'f:3:1: [[keys]]: nobody is asked for a key in mode "none"; write mode = "keys" under [auth]',
+    ),
+    "a key's name twice": (
+        '[auth]\nmode = "keys"\n[[keys]]\nname = "a"\nkey = "env:A"\n[[keys]]\nname = "a"\nkey = "env:B"\n',
+        'f:9:8: name: there is a key "a" already',
+    ),
+    "a tier that is not there": (
+        '[auth]\nmode = "keys"\n[[keys]]\nname = "a"\nkey = "env:A"\ntier = "fre"\n[tiers.free]\n',
+        'f:8:8: tier names "fre", but there is no [tiers.fre]; did you mean "free"?',
+    ),
+    "a tier where there is none": (
+        '[auth]\nmode = "keys"\n[[keys]]\nname = "a"\nkey = "env:A"\ntier = "free"\n',
+        'f:8:8: tier names "free", but there is no [tiers.free]',
+    ),
+    "no key can be": (
+        '[auth]\nmode = "keys"\n[store]\nurl = "none"\n',
+        'f:4:8: mode = "keys", but there can be none: no [[keys]] here, and [store] says url = "none"',
+    ),
+    "an admin without a store": (
+        '[admin]\nkey = "env:A"\n[store]\nurl = "none"\n',
+        'f:4:1: key: the admin routes need a store, and [store] says url = "none"',
+    ),
+    "a store of later": (
+        '[store]\nurl = "postgresql://x"\n',
+        'f:4:7: url must be one of "sqlite", "none", not "postgresql://x"; this version has no other database',
+    ),
+    "a limit below nothing": (
+        "[tiers.free]\nrequests_per_hour = -1\n",
+        "f:4:21: requests_per_hour must be from 0 to 1000000000000, not -1",
+    ),
+    "a budget above all measure": (
+        "[tiers.free]\nusd_per_day = 1e9\n",
+        "f:4:15: usd_per_day must be from 0 to 250000, not 1000000000.0",
+    ),
+    "a limit nobody has": (
+        "[tiers.free]\nrequests_per_our = 1\n",
+        'f:4:1: unknown key "requests_per_our" in [tiers.free]; did you mean "requests_per_hour"?',
+    ),
+    "an upgrade to nowhere": (
+        '[tiers.free]\nupgrade_to = "pro"\n',
+        'f:4:14: upgrade_to names "pro", but there is no [tiers.pro]',
+    ),
+    "upgrades in a circle": (
+        '[tiers.x]\nupgrade_to = "a"\n[tiers.a]\nupgrade_to = "b"\n[tiers.b]\nupgrade_to = "a"\n',
+        "f:6:14: upgrade_to goes in a circle: a -> b -> a",
+    ),
+    "an override of nobody": (
+        "[[limits.override]]\nin_flight = 1\n",
+        "f:3:1: [[limits.override]] names exactly one key, user_id, tenant_id or tier",
+    ),
+    "an override of two": (
+        '[[limits.override]]\nkey = "a"\nuser_id = "b"\nin_flight = 1\n',
+        "f:3:1: [[limits.override]] names exactly one key, user_id, tenant_id or tier",
+    ),
+    "an override of nothing": (
+        '[[limits.override]]\nkey = "a"\n',
+        "f:3:1: [[limits.override]] sets no limit, such as requests_per_hour = 5000",
+    ),
+    "two overrides of one limit": (
+        '[[limits.override]]\nkey = "a"\nin_flight = 1\n[[limits.override]]\nkey = "a"\nin_flight = 2\n',
+        'f:8:1: in_flight of key "a" is set already',
+    ),
+    "a price without a part": ('[models.m]\ntargets = ["demo"]\nprice = {}\n', PRICE_IS_EMPTY),
+    "power without its price": ("power_watts = 300\n", "f:3:1: power_watts needs usd_per_kwh beside it"),
+    "time without end against a budget": (
+        "usd_per_gpu_hour = 1.0\ntimeout.total_s = 0\n[tiers.free]\nusd_per_day = 1.0\n",
+        "f:4:19: total_s: [backends.demo] is paid by time and there are limits in USD, so its requests must end: not 0",
+    ),
+    "a webhook with a password": (
+        '[alerts]\nwebhook = "https://u:p@x"\n',
+        'f:4:11: webhook: expected an address such as "https://hooks.example.org/x", or "" for none',
+    ),
+    "a percent above all": (
+        "[alerts]\nbudget_percent = [50, 101]\n",
+        "f:4:23: budget_percent[1] must be from 1 to 100, not 101",
+    ),
     "dotted key": (
         "pool.idle_s = 1\npool.max_connections = 0\n",
         "f:4:24: max_connections must be from 1 to 65535, not 0",
@@ -269,3 +367,35 @@ def test_windows_line_ends() -> None:
     assert complaints(DEMO.replace("\n", "\r\n") + "[server]\r\nworkers = -1\r\n") == [
         "f:4:11: workers must be from 0 to 1024, not -1"
     ]
+
+
+def test_more_limits_than_can_be_held() -> None:
+    names = [name for name in MEASURED if name != "in_flight"][:15]
+    assert "requests_per_hour" in names
+    tier = "[tiers.free]\n" + "".join(f"{name} = 1\n" for name in names)
+    override = '[[limits.override]]\nkey = "a"\nin_flight = 1\n'
+    read_config(DEMO + tier + override, "f")
+    assert complaints(f"{DEMO}{tier}{override}requests_per_s = 5\n") == [
+        "f:3:8: [tiers.free] and the overrides that may meet it are 17 limits; 16 can be held"
+    ]
+
+
+def test_more_overrides_than_can_be_held_without_a_tier() -> None:
+    names = [name for name in MEASURED if name != "in_flight"][:8]
+    limits = "".join(f"{name} = 1\n" for name in names)
+    override = f'[[limits.override]]\nkey = "a"\n{limits}[[limits.override]]\nuser_id = "b"\n{limits}'
+    assert complaints(f"{DEMO}{override}") == [
+        "f:3:10: the overrides that may meet at a key without tier, and its quota, are 17 limits; 16 can be held"
+    ]
+    read_config(DEMO + override.removesuffix(f"{names[-1]} = 1\n"), "f")
+
+
+def test_keys_may_be_in_the_store_alone() -> None:
+    config = read_config(f'{DEMO}[auth]\nmode = "keys"\n[server]\nlisten = "0.0.0.0:80"\n', "f").config
+    assert (config.auth.mode, config.keys) == ("keys", ())
+
+
+def test_a_webhook_is_not_shown() -> None:
+    config = read_config(f'{DEMO}[alerts]\nwebhook = "https://hooks.example.org/hush?a=hush"\n', "f").config
+    assert "hush" not in repr(config)
+    assert config.alerts.webhook == "https://hooks.example.org/hush?a=hush"

@@ -1,5 +1,6 @@
 """Allowances: what a tier gives, what overrides replace or add, and that counters keep their place."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from penstock.core.measures import (
     WINDOW_NONE,
 )
 from penstock.core.principal import ANONYMOUS, Principal
+from penstock.ext import Account, State
+from penstock.ext import Limits as IpLimiter
 
 ADA = Principal(key_id="key_1", name="laptop", tenant_id="home", user_id="ada", tier="free")
 FREE = Tier(requests_per_hour=100, llm_requests_per_day=10, tokens_per_minute=20_000, usd_per_month=1.5, in_flight=2)
@@ -255,3 +258,24 @@ def test_kinds_of_paths() -> None:
         "search",
         "general",
     ]
+
+
+# --- what shared memory makes of them
+
+
+@pytest.mark.parametrize("amount", [0, 1, 250_000])
+def test_shared_memory_takes_every_limit(tmp_path: Path, amount: int) -> None:
+    names = sorted(MEASURED)
+    state = State(str(tmp_path / "state.shm"), b"boot", cells=1024)
+    for some in (names[:10], names[10:]):
+        given = allowed(tier=Tier(**dict.fromkeys(some, amount)))
+        account = Account(state, given.cells(), b"key_1", b"home", b"ada", b"free")
+        assert [row[0].decode() for row in account.standing(0, 10**18)] == [each.measured.name for each in given.limits]
+        assert account.has_money == given.has_budget
+
+
+def test_shared_memory_takes_every_limit_by_address(tmp_path: Path) -> None:
+    state = State(str(tmp_path / "state.shm"), b"boot", cells=1024)
+    rules = IpRules.of(Config(limits=Limits(ip=IpLimits(chat_per_s=10**9, all_per_5min=1))))
+    taken = IpLimiter(state, IpRules.cells(rules.kinds["chat"], "192.0.2.1"))
+    assert [taken.take(0, 10**18), taken.take(0, 10**18)] == [0, 300 * 10**9]

@@ -82,6 +82,74 @@ def test_all_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
     ]
 
 
+KEYS = """
+[auth]
+mode = "keys"
+hash_key = "env:HASH"
+[admin]
+key = "env:ADMIN"
+[[keys]]
+name = "laptop"
+key = "env:LAPTOP"
+[[keys]]
+name = "phone"
+key = "file:phone.key"
+"""
+ENVIRON = {"HASH": "hash-hush-hush-hush", "ADMIN": "admin-hush-hush-hush", "LAPTOP": "laptop-hush-hush-hush"}
+
+
+def test_keys_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "phone.key").write_text("phone-hush-hush-hush\n")
+    settings = load(written(tmp_path, CLOUD + KEYS), environ=ENVIRON)
+    assert settings.admin_key == b"admin-hush-hush-hush"
+    assert settings.hash_key == b"hash-hush-hush-hush"
+    assert settings.file_keys == (("laptop", b"laptop-hush-hush-hush"), ("phone", b"phone-hush-hush-hush"))
+    assert "hush" not in repr(settings)
+
+
+def test_keys_that_can_be_guessed_or_are_there_twice(tmp_path: Path) -> None:
+    (tmp_path / "phone.key").write_text(ENVIRON["LAPTOP"])
+    path = written(tmp_path, CLOUD + KEYS)
+    assert complaint(path, {**ENVIRON, "ADMIN": "x" * 15, "HASH": "y" * 513}).split("\n") == [
+        f"{path}:7:12: hash_key: the environment variable HASH holds 513 characters; a key has at most 512",
+        f"{path}:9:7: key: the environment variable ADMIN holds a key that can be guessed: "
+        "expected at least 16 characters",
+        f'{path}:15:7: key: the key "laptop" has the same secret',
+    ]
+
+
+def test_the_admins_key_is_nobody_elses(tmp_path: Path) -> None:
+    (tmp_path / "phone.key").write_text(ENVIRON["ADMIN"])
+    path = written(tmp_path, CLOUD + KEYS)
+    assert complaint(path, ENVIRON) == f"{path}:15:7: key: [admin] has the same secret"
+
+
+# --- the state folder and prices
+
+
+@pytest.mark.parametrize(
+    ("environ", "folder"),
+    [
+        ({"HOME": "/home/ada"}, "/home/ada/.local/state/penstock"),
+        ({"HOME": "/home/ada", "XDG_STATE_HOME": "/state"}, "/state/penstock"),
+        ({"HOME": "/home/ada", "XDG_STATE_HOME": "relative"}, "/home/ada/.local/state/penstock"),
+    ],
+)
+def test_the_users_state_folder(tmp_path: Path, environ: dict[str, str], folder: str) -> None:
+    assert load(written(tmp_path, CLOUD), environ=environ).config.server.state_dir == folder
+    assert load(None, environ=environ, answers=nobody).config.server.state_dir == folder
+
+
+def test_a_state_folder_of_ones_own(tmp_path: Path) -> None:
+    text = f'{CLOUD}[server]\nstate_dir = "state"\n'
+    assert load(written(tmp_path, text), environ={}).config.server.state_dir == str(tmp_path / "state")
+
+
+def test_the_price_table_is_read_where_it_can_be_of_use(tmp_path: Path) -> None:
+    assert load(written(tmp_path, CLOUD), environ={}).prices
+    assert not load(written(tmp_path, '[backends.demo]\nkind = "demo"\n'), environ={}).prices
+
+
 # --- files
 
 
