@@ -151,7 +151,8 @@ MEMBERS = st.one_of(
     USAGES.map('"message":{{"usage":{},"stop_reason":null}}'.format),
     st.sampled_from(
         [
-            '"duration":2.5', '"duration":"x"', '"error":null', '"error" : {"message":"x"}', '"error":"e"', '"done":true', '"done": false',
+            '"duration":2.5', '"duration":"x"',
+            '"error":null', '"error" : {"message":"x"}', '"error":"e"', '"done":true', '"done": false',
             '"done":"done"',
             '"type":"error"', '"type":"message_start"', '"type":"message_delta"', '"type":"message_stop"',
             '"type":"response.completed"', '"type":"response.failed"', '"type":"response.output_text.delta"',

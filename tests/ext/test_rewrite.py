@@ -30,7 +30,7 @@ def members(names: st.SearchStrategy[str], values: st.SearchStrategy[str]) -> st
 CONCERNED = members(CHANGED, st.sampled_from(["null", '"m"', "7", "[]"]) | members(INNER, VALUES)).map(str.encode)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(CONCERNED | BODIES, st.none() | st.text(max_size=5), st.booleans(), st.sampled_from(CAPS), st.integers(0, 2**63))
 def test_the_changes_are_those_a_json_parser_would_make(
     body: bytes, model: str | None, ask_usage: bool, cap_name: str, cap: int
@@ -124,13 +124,12 @@ REFERENCES = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(members(REFERRING, REFERENCES).map(str.encode) | BODIES)
 def test_references_are_found_where_a_json_parser_finds_them(body: bytes) -> None:
-    expected = remote_oracle.remote_input(body)
-    assert remote_input(body) or not expected
-    if remote_input(body) and not expected:
-        assert b"id" in body or b"\\u" in body
+    found, expected = remote_input(body), remote_oracle.remote_input(body)
+    # A data: spelt with escapes may count as another URL.
+    assert found == expected or (found and b"\\u" in body)
 
 
 @pytest.mark.parametrize(

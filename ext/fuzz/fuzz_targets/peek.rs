@@ -84,9 +84,15 @@ fn check_fields(text: &str, found: &Peek) {
         assert_eq!(found.include_usage, include == Some(true));
     }
     let caps = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
+    let ollamas = members
+        .last::<&RawValue>("options")
+        .and_then(|value| Members::read(value.get()))
+        .and_then(|options| small_integer(options.last::<f64>("num_predict")?))
+        .filter(|&cap| cap > 0);
     let least = caps
         .iter()
         .filter_map(|cap| small_integer(members.last::<f64>(cap)?))
+        .chain(ollamas)
         .min();
     if let (Some(least), Some(cap)) = (least, found.max_output_tokens()) {
         // A fraction below the precision of f64 is still a fraction: only then may ours be larger or missing.

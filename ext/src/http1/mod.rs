@@ -2,7 +2,7 @@
 //!
 //! Nothing here does IO or knows of Python. Input is borrowed; what is body in it is answered as ranges of it.
 
-mod api_key;
+mod caller;
 mod chunked;
 mod common_names;
 mod error;

@@ -3,7 +3,7 @@
 //! Lines that go to the backend are copied at reading, in their final form, so that an attempt only joins pieces,
 //! and a repeated attempt does not read anything again.
 
-use super::api_key::ApiKey;
+use super::caller::Caller;
 use super::field::{LengthError, elements, is_token, length, splits_lines};
 use super::framing_line::FramingLine;
 use super::host::is_valid_host;
@@ -32,8 +32,8 @@ pub struct RequestHead {
     has_request_id: bool,
     has_admin_key: bool,
     has_user_agent: bool,
-    api_key: ApiKey,
-    forwarded_for: Option<Vec<u8>>,
+    /// In a box: heads are moved about, and many have none of it.
+    caller: Option<Box<Caller>>,
     /// What the backend gets: whole lines, each ended by CRLF.
     lines: Vec<u8>,
     /// Names that Connection lists, beyond those that are never passed on.
@@ -147,10 +147,10 @@ impl RequestHead {
             }
             Name::ForwardedFor => {
                 self.pass(name, value);
-                self.forwarded(value);
+                self.caller().forwarded(value);
             }
-            Name::Authorization => self.api_key.authorization(value),
-            Name::ApiKey => self.api_key.key(value),
+            Name::Authorization => self.caller().authorization(value),
+            Name::ApiKey => self.caller().key(value),
             Name::AdminKey => {
                 if !std::mem::replace(&mut self.has_admin_key, true) {
                     return Some(Kept::AdminKey);
@@ -192,17 +192,19 @@ impl RequestHead {
 
     /// The first API key of Authorization (Bearer), X-API-Key and api-key.
     pub fn api_key(&self) -> Option<&[u8]> {
-        self.api_key.first()
+        self.caller.as_ref()?.api_key()
     }
 
     /// Two of those lines give different keys.
     pub fn api_keys_disagree(&self) -> bool {
-        self.api_key.disagree()
+        self.caller
+            .as_ref()
+            .is_some_and(|caller| caller.api_keys_disagree())
     }
 
     /// All X-Forwarded-For lines as one list.
     pub fn forwarded_for(&self) -> Option<&[u8]> {
-        self.forwarded_for.as_deref()
+        self.caller.as_ref()?.forwarded_for()
     }
 
     pub(super) fn is_chunked(&self) -> bool {
@@ -234,15 +236,8 @@ impl RequestHead {
         self.lines.extend_from_slice(b"\r\n");
     }
 
-    /// RFC 9110 §5.3: lines of one name are one list.
-    fn forwarded(&mut self, value: &[u8]) {
-        match &mut self.forwarded_for {
-            Some(list) => {
-                list.extend_from_slice(b", ");
-                list.extend_from_slice(value);
-            }
-            None => self.forwarded_for = Some(value.to_vec()),
-        }
+    fn caller(&mut self) -> &mut Caller {
+        self.caller.get_or_insert_default()
     }
 
     fn host(&mut self, value: &[u8]) -> Option<Kept> {
