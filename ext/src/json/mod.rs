@@ -15,7 +15,7 @@ mod string;
 pub use cursor::{Cursor, Fault, MAX_DEPTH};
 pub use error::JsonError;
 pub use number::integer;
-pub use peek::{Peek, Places, Span, peek};
+pub use peek::{Peek, Place, Places, Span, peek};
 pub use remote_input::remote_input;
 pub use rewrite::{Cap, Changes, RewriteError, rewrite};
 pub use splice::{Edit, SpliceError, splice, splice_into, spliced_length};

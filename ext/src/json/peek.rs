@@ -35,15 +35,37 @@ pub type Span = (usize, usize);
 /// Where the values stand that a limit may have to change; of duplicate keys the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Places {
-    pub max_tokens: Option<Span>,
-    pub max_completion_tokens: Option<Span>,
-    pub max_output_tokens: Option<Span>,
-    pub stream_options: Option<Span>,
+    pub max_tokens: Place,
+    pub max_completion_tokens: Place,
+    pub max_output_tokens: Place,
+    pub stream_options: Place,
     /// In the last "stream_options".
-    pub include_usage: Option<Span>,
-    pub options: Option<Span>,
+    pub include_usage: Place,
+    pub options: Place,
     /// In the last "options".
-    pub num_predict: Option<Span>,
+    pub num_predict: Place,
+}
+
+/// Where a value stands, if it is there: small, for a peek is moved about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    start: u32,
+    /// 0 where there is none.
+    end: u32,
+}
+
+impl Place {
+    /// What stands beyond 4 GiB counts as absent: a member added behind it wins.
+    fn new(start: usize, end: usize) -> Self {
+        match (u32::try_from(start), u32::try_from(end)) {
+            (Ok(start), Ok(end)) => Self { start, end },
+            _ => Self::default(),
+        }
+    }
+
+    pub fn span(self) -> Option<Span> {
+        (self.end > 0).then_some((self.start as usize, self.end as usize))
+    }
 }
 
 impl Peek<'_> {
@@ -111,26 +133,26 @@ fn read_member<'a>(cursor: &mut Cursor<'a>, key: &str, facts: &mut Peek<'a>) -> 
         "stream" => facts.stream = cursor.take_bool()?,
         "max_tokens" => {
             facts.max_tokens = cursor.take_count()?;
-            facts.places.max_tokens = Some((start, cursor.at()));
+            facts.places.max_tokens = Place::new(start, cursor.at());
         }
         "max_completion_tokens" => {
             facts.max_completion_tokens = cursor.take_count()?;
-            facts.places.max_completion_tokens = Some((start, cursor.at()));
+            facts.places.max_completion_tokens = Place::new(start, cursor.at());
         }
         "max_output_tokens" => {
             facts.max_output_tokens = cursor.take_count()?;
-            facts.places.max_output_tokens = Some((start, cursor.at()));
+            facts.places.max_output_tokens = Place::new(start, cursor.at());
         }
         "n" => facts.n = cursor.take_count()?,
         "best_of" => facts.best_of = cursor.take_count()?,
         "user" => facts.user = cursor.take_string()?.as_ref().and_then(Text::decode),
         "stream_options" => {
             read_stream_options(cursor, facts)?;
-            facts.places.stream_options = Some((start, cursor.at()));
+            facts.places.stream_options = Place::new(start, cursor.at());
         }
         "options" => {
             read_options(cursor, facts)?;
-            facts.places.options = Some((start, cursor.at()));
+            facts.places.options = Place::new(start, cursor.at());
         }
         _ => return cursor.skip(),
     }
@@ -150,7 +172,7 @@ fn read_stream_options(cursor: &mut Cursor<'_>, facts: &mut Peek<'_>) -> Result<
         facts.include_usage = cursor.take_bool()? == Some(true);
         Ok(())
     })?;
-    facts.include_usage &= facts.places.include_usage.is_some();
+    facts.include_usage &= facts.places.include_usage.span().is_some();
     Ok(())
 }
 
@@ -170,8 +192,8 @@ fn last_member<'a>(
     cursor: &mut Cursor<'a>,
     name: &str,
     mut take: impl FnMut(&mut Cursor<'a>) -> Result<(), Fault>,
-) -> Result<Option<Span>, Fault> {
-    let mut place = None;
+) -> Result<Place, Fault> {
+    let mut place = Place::default();
     if cursor.open_object()? {
         while let Some(key) = cursor.next_key()? {
             if key.name() != name {
@@ -180,7 +202,7 @@ fn last_member<'a>(
             }
             let start = cursor.at();
             take(cursor)?;
-            place = Some((start, cursor.at()));
+            place = Place::new(start, cursor.at());
         }
     }
     Ok(place)

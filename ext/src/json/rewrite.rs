@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::peek::{Places, Span};
+use super::peek::{Place, Places, Span};
 use super::splice::{Edit, SpliceError, splice};
 
 /// Where a cap on output tokens is written.
@@ -121,7 +121,7 @@ impl<'a> Edits<'a> {
                 return self.set_nested(["options", "num_predict"], outer, inner, tokens);
             }
         };
-        match place {
+        match place.span() {
             Some(span) => self.replace(span, owned(tokens.to_owned())),
             None => self.add(cap.name(), tokens),
         }
@@ -132,12 +132,12 @@ impl<'a> Edits<'a> {
     fn set_nested(
         &mut self,
         names: [&str; 2],
-        outer: Option<Span>,
-        inner: Option<Span>,
+        outer: Place,
+        inner: Place,
         value: &str,
     ) -> Result<(), RewriteError> {
         let member = member(names[1], value);
-        match (outer, inner) {
+        match (outer.span(), inner.span()) {
             (_, Some(span)) => self.replace(span, owned(value.to_owned())),
             (Some(span), None) if self.is_object(span) => {
                 let text = self.text(span).ok_or(RewriteError)?;
