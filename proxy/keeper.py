@@ -187,7 +187,7 @@ class Keeper:
 
     def _keep(self, now_s: float, wall_s: float) -> None:
         if self._store is None:
-            while self._queue.take(BATCH):
+            while self._take():
                 self._queue.free()
             return
         if not self._ready:
@@ -206,7 +206,7 @@ class Keeper:
     def _drain(self, store: Store, wall_s: float) -> None:
         """Rows are freed in the spool when the store has them, not before."""
         for _ in range(MOST_BATCHES):
-            rows = self._taken = self._taken or self._queue.take(BATCH)
+            rows = self._taken = self._taken or self._take()
             if not rows:
                 break
             new = store.insert_rows(rows)
@@ -215,6 +215,12 @@ class Keeper:
             self._used_at.update((row[_KEY], row[_CREATED_AT]) for row in rows if row[_KEY] is not None)
             if self._messenger is not None:
                 self._messenger.note(rows, new, wall_s)
+
+    def _take(self) -> list[Row]:
+        try:
+            return self._queue.take(BATCH)
+        except OSError as error:
+            raise StoreError("failed", f"the spool {self._spool} cannot be read: {error.strerror or error}") from error
 
     def _failed(self, error: StoreError, now_s: float) -> None:
         self._ready = False
