@@ -146,12 +146,15 @@ class Keeper:
         self._store_at = self._reconcile_at = self._sweep_at = self._touch_at = 0.0
 
     def __repr__(self) -> str:
-        return f"<Keeper {self._queue.waiting} waiting {self._trouble or 'well'}>"
+        return f"<Keeper {self._waiting()} waiting {self._trouble or 'well'}>"
 
     def step(self, now_ns: int, wall_ns: int) -> None:
         """Do what is due. now_ns: monotonic, wall_ns: since the epoch."""
         self._state.beat(now_ns)
-        self._look_after(now_ns, wall_ns)
+        try:
+            self._look_after(now_ns, wall_ns)
+        except OSError as error:
+            self._log.event("warning", "what workers share cannot be looked after", detail=str(error))
         now_s = now_ns / SECOND
         if now_s >= self._store_at:
             try:
@@ -239,7 +242,13 @@ class Keeper:
         self._retry_s = 0.0
 
     def _figures(self, error: StoreError) -> dict[str, object]:
-        return {"trouble": error.trouble, "detail": str(error), "waiting": self._queue.waiting}
+        return {"trouble": error.trouble, "detail": str(error), "waiting": self._waiting()}
+
+    def _waiting(self) -> int | None:
+        try:
+            return self._queue.waiting
+        except OSError:
+            return None
 
 
 def _cut(words: str) -> bytes:

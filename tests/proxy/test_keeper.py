@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
@@ -480,7 +481,7 @@ def test_an_archive_that_fails_is_said_and_tried_again(tmp_path: Path) -> None:
 
 # A keeper over a "spool" of files whose names are row ids.
 PROCESS = """
-import sys
+import signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
 sys.path[:0] = {path!r}
@@ -507,15 +508,28 @@ def ready():
     store = lambda: SqliteStore(folder / "penstock.db")
     return make(Files(), Memory(), log, state_dir=folder, spool=folder, open_store=store, keep_days=1)
 
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print("waits", flush=True)
 run(folder, ready)
 print("ends", flush=True)
 """
 
 
-def started(folder: Path) -> "subprocess.Popen[str]":
+@contextmanager
+def started(code: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process that has begun to wait for its turn."""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert told(process) == "waits"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def code_for(folder: Path) -> str:
     here = Path(__file__).parent
-    code = PROCESS.format(folder=str(folder), path=[str(here), str(here.parent)])
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    return PROCESS.format(folder=str(folder), path=[str(here), str(here.parent)])
 
 
 def told(process: "subprocess.Popen[str]") -> str:
@@ -531,9 +545,10 @@ def stored(folder: Path) -> list[int]:
 
 
 def test_a_second_keeper_waits_for_the_first_and_takes_over(tmp_path: Path) -> None:
-    with started(tmp_path) as first:
+    code = code_for(tmp_path)
+    with started(code) as first:
         assert told(first) == "keeps"
-        with started(tmp_path) as second, started(tmp_path) as third:
+        with started(code) as second, started(code) as third:
             (tmp_path / "1.row").touch()
             wait_until(lambda: not (tmp_path / "1.row").exists())
             third.send_signal(signal.SIGTERM)
@@ -551,14 +566,8 @@ def test_a_second_keeper_waits_for_the_first_and_takes_over(tmp_path: Path) -> N
 
 
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    code = PROCESS.format(folder=str(tmp_path), path=[str(here), str(here.parent)])
-    parent = subprocess.Popen(
-        [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with parent:
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code_for(tmp_path)!r}])"
+    with started(code) as parent:
         assert told(parent) == "keeps"
         parent.kill()
         assert told(parent) == "ends"
