@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from penstock.proxy.store import COLUMNS, NANO, Alert, Row, Scope, Store
+from penstock.proxy.store import COLUMNS, NANO, Alert, Row, Scope, Store, StoreError
 from penstock.proxy.store.windows import Window, end, instant, start, starts, text
 
 RETRY_FIRST_S = 5.0
@@ -37,6 +37,7 @@ class Payer(NamedTuple):
 
 
 Budgets = Callable[[Payer], Sequence[Budget]]
+"""Those a payer's rows count for. May raise StoreError."""
 
 
 class _Spending(NamedTuple):
@@ -63,6 +64,7 @@ class Alerts:
         self._loaded_at: float | None = None
         self._touched: dict[_Spending, int] = {}
         """What was spent on and not compared yet, with its budget in nano-USD."""
+        self._uncounted: list[Row] = []
         self._told: set[tuple[_Spending, int]] = set()
         self._unsent: list[Alert] | None = None
         self._received: list[tuple[Alert, float]] = []
@@ -82,7 +84,13 @@ class Alerts:
 
     def note(self, rows: Iterable[Row], wall_s: float) -> list[Alert]:
         """Count rows that are in the store; the alerts they gave rise to, now in the store too."""
-        self._count(rows)
+        self._uncounted += rows
+        try:
+            self._count()
+        except StoreError:  # of whoever knows the budgets
+            self.reload()
+            raise
+        self._uncounted.clear()
         if not self._touched:
             return []
         if self._loaded_at is None:
@@ -127,10 +135,10 @@ class Alerts:
             self._store.close_alert(*self._received[0])
             del self._received[0]
 
-    def _count(self, rows: Iterable[Row]) -> None:
+    def _count(self) -> None:
         """Add up by payer and hour, so that budgets are looked up once for many rows."""
         costs: defaultdict[tuple[Payer, str], int] = defaultdict(int)
-        for row in rows:
+        for row in self._uncounted:
             if row[_NANO_USD]:
                 costs[Payer(row[_KEY], row[_USER], row[_TENANT], row[_TIER]), row[_CREATED_AT][:13]] += row[_NANO_USD]
         for (payer, hour), nano_usd in costs.items():

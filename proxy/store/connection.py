@@ -1,5 +1,6 @@
 """Connections to a SQLite file: one for each thread, short transactions, and errors said in words."""
 
+import errno
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ from penstock.proxy.store import StoreError, Trouble
 
 _DAMAGED = "the database {path} is damaged ({reason}): put a backup in its place, or move it away"
 _READ_ONLY = "the database {path} cannot be written: check its mount and permissions"
+_FULL = "no space is left for the database {path}: free some on its disk"
 _LOCKED = "the database {path} is locked by another program: close what has it open"
 _TROUBLES: dict[int, tuple[Trouble, str]] = {
     sqlite3.SQLITE_BUSY: ("locked", _LOCKED),
     sqlite3.SQLITE_LOCKED: ("locked", _LOCKED),
-    sqlite3.SQLITE_FULL: ("full", "no space is left for the database {path}: free some on its disk"),
+    sqlite3.SQLITE_FULL: ("full", _FULL),
     sqlite3.SQLITE_READONLY: ("read_only", _READ_ONLY),
     sqlite3.SQLITE_PERM: ("read_only", _READ_ONLY),
     sqlite3.SQLITE_CORRUPT: ("damaged", _DAMAGED),
@@ -101,6 +103,10 @@ def in_words(error: sqlite3.Error, path: Path) -> StoreError:
 
 
 def _unreachable(error: OSError, path: Path) -> StoreError:
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return StoreError("read_only", _READ_ONLY.format(path=path))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError("full", _FULL.format(path=path))
     return StoreError("unreachable", f"the database {path} cannot be opened: {error.strerror or error}")
 
 

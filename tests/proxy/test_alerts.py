@@ -25,10 +25,6 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     made.close()
 
 
-def budgets(*all_of_them: Budget) -> "list[Budget]":
-    return list(all_of_them)
-
-
 class Keeper:
     """What the keeper does with alerts: rows go into the store, then they are counted."""
 
@@ -159,6 +155,33 @@ def test_what_the_store_could_not_take_is_told_later(store: SqliteStore) -> None
     assert [alert.percent for alert in keeper.alerts.note([], NOW)] == [50]
     assert keeper.spend(cost(3, 1.9)) == []
     assert keeper.spend(cost(4, 0.1)) == [("ada", 80)]
+
+
+def test_budgets_that_cannot_be_told_now_are_asked_again(store: SqliteStore) -> None:
+    keeper = Keeper(store, ADA, Budget("tenant", "home", "day", 10 * NANO))
+    keeper.spend(cost(1, 1))
+    known, answers = keeper.of, [True, False]
+
+    def sometimes(payer: Payer) -> list[Budget]:
+        if not (answers.pop(0) if answers else True):
+            raise StoreError("locked", "not now")
+        return known(payer)
+
+    keeper.alerts._budgets = sometimes
+    with pytest.raises(StoreError):
+        keeper.spend(cost(2, 2), cost(3, 2, user_id="bob"))
+    assert keeper.alerts.note([], NOW) == [
+        Alert(
+            scope="tenant",
+            id="home",
+            window="day",
+            window_start=start("day", NOW),
+            percent=50,
+            limit_nano_usd=10 * NANO,
+            spent_nano_usd=5 * NANO,
+        )
+    ]
+    assert keeper.spend(cost(4, 2)) == [("ada", 50)]
 
 
 def test_an_alert_waits_until_it_is_sent(store: SqliteStore) -> None:
