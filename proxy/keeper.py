@@ -24,6 +24,8 @@ BATCH = 2000
 """Rows in one transaction: some 8 ms in which other writers wait."""
 MOST_BATCHES = 20
 """In one step, so that the heartbeat goes on while a long queue is worked off."""
+MOST_LAST_STEPS = 100
+"""At the end: 4 million rows, though workers that still live may bring more."""
 RETRY_MOST_S = 5.0
 RECONCILE_S = 2.0
 SWEEP_S = 10.0
@@ -166,12 +168,17 @@ class Keeper:
         self._log.flush()
 
     def close(self, now_ns: int, wall_ns: int) -> None:
-        """Once more, whatever the pauses say, and end."""
-        self._store_at = self._touch_at = 0.0
-        self.step(now_ns, wall_ns)
-        for each in (self._messenger, self._archivist):
-            if each is not None:
-                each.close()
+        """Bring in what is there, whatever the pauses say, and end. What cannot be stored now stays in the spool."""
+        if self._messenger is not None:
+            self._messenger.stop()
+        self._store_at = 0.0
+        for _ in range(MOST_LAST_STEPS):
+            self._touch_at = 0.0
+            self.step(now_ns, wall_ns)
+            if self._trouble is not None or not self._waiting():
+                break
+        if self._archivist is not None:
+            self._archivist.close()
         if self._store is not None:
             self._store.close()
         self._log.close()

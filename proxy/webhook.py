@@ -1,13 +1,14 @@
 """Budget alerts on their way to a webhook: one at a time, on a thread, because the other end may take its time."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from penstock.proxy.alerts import Alerts, payload
 from penstock.proxy.log import Log
 from penstock.proxy.store import Alert, Row
 
 TIMEOUT_S = 10.0
+STOP_S = 2.0
 
 
 def poster(url: str) -> Callable[[dict[str, object]], None]:
@@ -35,6 +36,7 @@ class Messenger:
         self._log = log
         self._thread = ThreadPoolExecutor(1, "penstock-webhook")
         self._sending: tuple[Alert, Future[None]] | None = None
+        self._stopped = False
 
     def note(self, rows: list[Row], new: int, wall_s: float) -> None:
         """Rows the store has now; `new` of them it did not have before."""
@@ -49,11 +51,14 @@ class Messenger:
         if self._sending is not None and self._sending[1].done():
             (alert, future), self._sending = self._sending, None
             self._ended(alert, future, now_s, wall_s)
-        if self._sending is None and (waiting := self._alerts.next(now_s)) is not None:
+        if self._sending is None and not self._stopped and (waiting := self._alerts.next(now_s)) is not None:
             self._sending = waiting, self._thread.submit(self._post, payload(waiting))
 
-    def close(self) -> None:
-        """What is not sent now is sent after the next start."""
+    def stop(self) -> None:
+        """Begin no more, and give the one on its way a moment; what is not sent is sent after the next start."""
+        self._stopped = True
+        if self._sending is not None:
+            wait([self._sending[1]], timeout=STOP_S)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _ended(self, alert: Alert, future: Future[None], now_s: float, wall_s: float) -> None:

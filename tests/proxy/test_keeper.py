@@ -199,6 +199,20 @@ def test_closing_brings_the_last_rows_in(tmp_path: Path) -> None:
     assert scene.stored() == [1]
 
 
+def test_closing_takes_a_long_queue_too(tmp_path: Path) -> None:
+    with Scene(tmp_path) as scene:
+        scene.spool.rows = [row(each) for each in range(2 * BATCH * MOST_BATCHES + 1)]
+    assert len(scene.stored()) == 2 * BATCH * MOST_BATCHES + 1
+
+
+def test_closing_does_not_wait_for_a_store_in_trouble(tmp_path: Path) -> None:
+    (tmp_path / "penstock.db").mkdir()
+    with Scene(tmp_path) as scene:
+        scene.spool.rows = [row(1)]
+    assert scene.spool.waiting == 1
+    assert len(scene.memory.beats) == 1
+
+
 # --- a store in trouble ----------------------------------------------------------------------------------
 
 
@@ -431,6 +445,18 @@ def test_a_webhook_that_is_away_keeps_nothing_up_and_is_told_after_a_restart(tmp
         again.step()
         delivered(again)
     assert [each["percent"] for each in webhook.got] == [50]
+
+
+def test_an_alert_on_its_way_when_the_keeper_ends_is_sent_once(tmp_path: Path, webhook: Webhook) -> None:
+    with alerting(tmp_path, webhook) as scene:
+        scene.spool.rows = [row(1, cost_nano_usd=5 * NANO)]
+        scene.step()
+        scene.spool.rows = [row(2, cost_nano_usd=3 * NANO)]
+    assert [each["percent"] for each in webhook.got] == [50]
+    with alerting(tmp_path, webhook) as again:
+        again.step()
+        delivered(again)
+    assert [each["percent"] for each in webhook.got] == [50, 80]
 
 
 # --- archive ---------------------------------------------------------------------------------------------
