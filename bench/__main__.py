@@ -46,14 +46,15 @@ async def _run(chosen: dict[str, Scenario]) -> list[Figure]:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return [await _measure(name, scenario) for name, scenario in chosen.items()]
+    return [figure for name, scenario in chosen.items() for figure in await _measure(name, scenario)]
 
 
-async def _measure(name: str, scenario: Scenario) -> Figure:
+async def _measure(name: str, scenario: Scenario) -> list[Figure]:
     say(f"{name}: starting")
     with stand(chunk_gap_s=GAP_S, chunks=scenario.chunks) as up:
         async with asyncio.timeout(scenario.limit_s):
-            return await scenario.measure(up)
+            found = await scenario.measure(up)
+            return found if isinstance(found, list) else [found]
 
 
 def _raise_file_limit() -> None:

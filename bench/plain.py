@@ -19,19 +19,19 @@ async def measure(stand: Stand, *, rounds: int, round_s: float, warm_s: float) -
     async with Load(stand.penstock.plain, CONNECTIONS) as a, Load(stand.nginx.plain, CONNECTIONS) as b:
         loads = {stand.penstock.name: a, stand.nginx.name: b}
         for way in ways:
-            await _round(way, loads[way.name], warm_s)
+            await round_of(way, loads[way.name], warm_s)
         for number in range(rounds):
             for way in ways:
-                cpu_s, per_s = await _round(way, loads[way.name], round_s)
+                cpu_s, per_s = await round_of(way, loads[way.name], round_s)
                 cost[way.name].append(cpu_s)
                 speed[way.name].append(per_s)
             say(f"plain {number + 1}/{rounds}: {cost['penstock'][-1] * 1e6:.1f} : {cost['nginx'][-1] * 1e6:.1f} µs")
     async with Load(stand.direct.plain, CONNECTIONS) as load:
-        speed["direct"].append((await _round(stand.direct, load, round_s))[1])
+        speed["direct"].append((await round_of(stand.direct, load, round_s))[1])
     return Ratios("plain", "CPU per request", cost, GATE, per_s=speed).figure()
 
 
-async def _round(way: Way, load: Load, seconds: float) -> tuple[float, float]:
+async def round_of(way: Way, load: Load, seconds: float) -> tuple[float, float]:
     """CPU seconds per request (0 for the direct way) and requests per second."""
     load.start()
     await load.run(SETTLE_S)

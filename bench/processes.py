@@ -28,13 +28,19 @@ class Failure(Exception):
 class Child:
     """One server under test or beside it, with all processes it forks."""
 
-    def __init__(self, *argv: str) -> None:
+    def __init__(self, *argv: str, env: dict[str, str] | None = None) -> None:
         number, name = tempfile.mkstemp(prefix="bench-", suffix=".log")
         self.name = Path(argv[0]).name
         self.output = Path(name)
         with os.fdopen(number, "wb") as sink:
             self.process = subprocess.Popen(
-                argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, preexec_fn=_end_with_parent
+                argv,
+                cwd=ROOT,
+                env={**os.environ, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                preexec_fn=_end_with_parent,
             )
 
     def __enter__(self) -> Self:

@@ -85,8 +85,8 @@ def stand(*, chunk_gap_s: float, chunks: int) -> Iterator[Stand]:
         nginx = enter(_nginx(folder / "proxy", PROXY.format(**ports)))
         for port in (plain, proxy_plain, proxy_streams):
             _wait_port(port)
-        penstock = enter(_penstock(folder, plain, streams))
-        port = int(penstock.wait_for(r"penstock serves \S+?:(\d+)/v1")[1])
+        penstock = enter(_penstock(folder, CONFIG.read_text(), plain, streams))
+        port = _port(penstock)
         yield Stand(
             Way("direct", plain, streams, None),
             Way("penstock", port, port, penstock),
@@ -103,16 +103,31 @@ def _nginx(folder: Path, rest: str) -> Child:
     return Child(program, "-p", str(folder), "-c", str(file))
 
 
-def _penstock(folder: Path, plain: int, streams: int) -> Child:
-    """`penstock serve` with config/bench.toml, its two backends' ports put in."""
-    text = CONFIG.read_text()
+@contextlib.contextmanager
+def variant(stand: Stand, name: str, text: str, env: dict[str, str]) -> Iterator[Way]:
+    """Another penstock before the same upstreams: `text` is its whole configuration."""
+    upstreams = stand.direct.plain, stand.direct.streams
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        _penstock(Path(folder), text, *upstreams, env) as child,
+    ):
+        port = _port(child)
+        yield Way(name, port, port, child)
+
+
+def _penstock(folder: Path, text: str, plain: int, streams: int, env: dict[str, str] | None = None) -> Child:
+    """`penstock serve` with a configuration whose two backends' ports are put in; its state is in `folder`."""
     for mark, port in (("127.0.0.1:1/", plain), ("127.0.0.1:2/", streams)):
         if text.count(mark) != 1:
-            raise Failure(f"{CONFIG} must name the backend {mark} once")
+            raise Failure(f"the configuration must name the backend {mark} once")
         text = text.replace(mark, f"127.0.0.1:{port}/")
     file = folder / "penstock.toml"
     file.write_text(text)
-    return Child(PENSTOCK, "serve", "--config", str(file))
+    return Child(PENSTOCK, "serve", "--config", str(file), env={"XDG_STATE_HOME": str(folder), **(env or {})})
+
+
+def _port(penstock: Child) -> int:
+    return int(penstock.wait_for(r"penstock serves \S+?:(\d+)/v1")[1])
 
 
 def free_ports(count: int) -> list[int]:

@@ -8,6 +8,7 @@ PACED = "paced"
 SHORT = "short"
 SILENT = "silent"
 
+KEY = "sk-bench-0123456789abcdef0123456789abcdef"
 REQUEST_BYTES = 1024
 ANSWER_BYTES = 1024
 DONE = b"data: [DONE]\n\n"
@@ -51,7 +52,7 @@ def request(model: str, port: int) -> bytes:
         f"Host: 127.0.0.1:{port}\r\n"
         "Accept: application/json\r\n"
         "Accept-Encoding: identity\r\n"
-        "Authorization: Bearer sk-bench-0123456789abcdef0123456789abcdef\r\n"
+        f"Authorization: Bearer {KEY}\r\n"
         "Content-Type: application/json\r\n"
         "User-Agent: bench/1\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"

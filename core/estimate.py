@@ -6,7 +6,9 @@ and not by bytes; what it fetches itself (images by address, stored files, earli
 model's context.
 """
 
-from typing import Literal
+from typing import Any, Literal
+
+import msgspec
 
 from penstock.ext import DIALECT_OLLAMA
 
@@ -51,6 +53,21 @@ def input_bound(
 def inline_images(body: bytes) -> int:
     """How many images a body brings along as data: URLs. Ollama's bear no such mark."""
     return body.count(b"data:image")
+
+
+def prompt_count(body: bytes) -> int:
+    """How many prompts a request to /v1/completions brings, as text or token ids: each gets its own answers."""
+    try:
+        prompt = msgspec.json.decode(body, type=_Completion).prompt
+    except msgspec.MsgspecError:
+        return 1
+    if not isinstance(prompt, list) or all(isinstance(each, int) for each in prompt):
+        return 1
+    return max(1, len(prompt))
+
+
+class _Completion(msgspec.Struct):
+    prompt: Any = None
 
 
 def prompt_estimate(body_bytes: int) -> int:

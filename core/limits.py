@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from penstock.core.config import Amounts, Config, Override, Tier
+from penstock.core.endpoint import IpClass
 from penstock.core.measures import MEASURE_NANO_USD, MEASURED, METERS, MOST_LIMITS, NANO, UNLIMITED, Measured
 from penstock.core.principal import Principal
 
@@ -177,30 +178,11 @@ def _upgrade(tier: Tier, tiers: Mapping[str, Tier]) -> dict[str, Any] | None:
 
 # --- by address -----------------------------------------------------------------------------------------
 
-IpKind = Literal["chat", "search", "general"]
-
-_CHAT = frozenset(
-    (
-        b"/v1/chat/completions",
-        b"/v1/completions",
-        b"/v1/responses",
-        b"/v1/messages",
-        b"/api/chat",
-        b"/api/generate",
-    )
-)
-_SEARCH = frozenset((b"/v1/embeddings", b"/v1/rerank", b"/api/embed", b"/api/embeddings"))
-
-
-def ip_kind(path: bytes) -> IpKind:
-    """Which of the limits per address a path counts for."""
-    return "chat" if path in _CHAT else "search" if path in _SEARCH else "general"
-
 
 class IpRules(msgspec.Struct, frozen=True):
     """[limits.ip]: which buckets an address has. Subjects are what `network.address_group` makes of an address."""
 
-    kinds: Mapping[IpKind, tuple[Limit, ...]]
+    kinds: Mapping[IpClass, tuple[Limit, ...]]
     """What every request takes one of, by kind; empty where nothing is limited."""
     unauthenticated: tuple[Limit, ...]
     """What a request without a valid key takes one of."""
@@ -209,7 +191,7 @@ class IpRules(msgspec.Struct, frozen=True):
     def of(cls, config: Config) -> "IpRules":
         ip = config.limits.ip
         everything = _bucket("all_per_5min", 300, ip.all_per_5min)
-        kinds: dict[IpKind, tuple[Limit, ...]] = {
+        kinds: dict[IpClass, tuple[Limit, ...]] = {
             "chat": (*_bucket("chat_per_s", 1, ip.chat_per_s), *everything),
             "search": (*_bucket("search_per_s", 1, ip.search_per_s), *everything),
             "general": (*_bucket("general_per_s", 1, ip.general_per_s), *everything),

@@ -1,12 +1,26 @@
 """Plans: everything about a request that depends only on (endpoint, model), decided once and executed often."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 import msgspec
 
+from penstock.core.bill import Bill, make_bill
 from penstock.core.endpoint import EXACT, Endpoint
+from penstock.core.estimate import Kind
+from penstock.core.prices import Terms
 from penstock.core.route import Target
+from penstock.ext import DIALECT_CHAT, DIALECT_MESSAGES, DIALECT_OLLAMA, DIALECT_RESPONSES
+
+# The field that caps the tokens of an answer. OpenAI's newest models refuse max_tokens, older servers know only that.
+CAP_NAMES = {
+    DIALECT_CHAT: b"max_tokens",
+    DIALECT_RESPONSES: b"max_output_tokens",
+    DIALECT_MESSAGES: b"max_tokens",
+    DIALECT_OLLAMA: b"options.num_predict",
+}
+OPENAI_CAP = b"max_completion_tokens"
+OPENAI_HOST = "api.openai.com"
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -27,6 +41,8 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    kind: Kind
+    host: str
     v1: bytes
     api: bytes
     lines: bytes
@@ -46,23 +62,32 @@ class PlannedTarget(msgspec.Struct, frozen=True):
 
     start: request line and our header lines, where the endpoint has one method and one path; b"" = made per request.
     rename, rename_json: its name for the model where that differs, as text and as a JSON string.
+    terms: what the model costs there. cap_name: how its requests cap an answer; b"" = they cannot.
     """
 
     upstream: Upstream
     start: bytes
     rename: str | None
     rename_json: bytes | None
+    terms: Terms = Terms()
+    cap_name: bytes = b""
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The decision for one (endpoint, model): targets in the order to try them."""
+    """The decision for one (endpoint, model): targets in the order to try them.
+
+    bill: what a request can cost. route, label: the endpoint and the model as usage rows name them.
+    """
 
     endpoint: Endpoint
     model: str | None
     targets: tuple[PlannedTarget, ...]
+    bill: Bill
+    route: bytes
+    label: bytes
 
 
-def upstream(name: str, kind: str, url: str, secret: bytes, timeouts: Timeouts) -> Upstream:
+def upstream(name: str, kind: Kind, url: str, secret: bytes, timeouts: Timeouts) -> Upstream:
     """The shared part of a backend's requests, from its configuration.
 
     An openai URL is the API base as SDKs call it (it ends in /v1 as a rule); the others are the server's root.
@@ -74,6 +99,8 @@ def upstream(name: str, kind: str, url: str, secret: bytes, timeouts: Timeouts) 
         lines += b"x-api-key: %b\r\n" % secret if kind == "anthropic" else b"authorization: Bearer %b\r\n" % secret
     return Upstream(
         name=name,
+        kind=kind,
+        host=parts.hostname or "",
         v1=base if kind in ("openai", "demo") else base + b"/v1",
         api=base,
         lines=lines,
@@ -81,19 +108,52 @@ def upstream(name: str, kind: str, url: str, secret: bytes, timeouts: Timeouts) 
     )
 
 
+TermsOf = Callable[[str | None, Target], Terms]
+"""What a model (by its public name) costs at a target."""
+
+
+def no_terms(model: str | None, target: Target) -> Terms:
+    """Of targets nobody knows the price of."""
+    return Terms()
+
+
 def make_plan(
-    endpoint: Endpoint, model: str | None, targets: tuple[Target, ...], upstreams: Mapping[str, Upstream]
+    endpoint: Endpoint,
+    model: str | None,
+    targets: tuple[Target, ...],
+    upstreams: Mapping[str, Upstream],
+    terms_of: TermsOf = no_terms,
 ) -> Plan:
-    """Bind targets to their backends and work out what must be rewritten for each."""
-    bound = (_planned(endpoint, upstreams[target.backend], model, target.model) for target in targets)
-    return Plan(endpoint, model, tuple(bound))
+    """Bind targets to their backends and work out what must be rewritten for each, and what it costs."""
+    bound = tuple(
+        _planned(endpoint, upstreams[target.backend], model, target.model, terms_of(model, target))
+        for target in targets
+    )
+    bill = make_bill(endpoint, ((each.terms, each.upstream.kind, each.upstream.timeouts.total_s) for each in bound))
+    return Plan(endpoint, model, bound, bill, endpoint.route.encode(), (model or "").encode())
 
 
-def _planned(endpoint: Endpoint, upstream: Upstream, model: str | None, name: str | None) -> PlannedTarget:
+def _planned(
+    endpoint: Endpoint, upstream: Upstream, model: str | None, name: str | None, terms: Terms
+) -> PlannedTarget:
     start = b""
     if len(endpoint.methods) == 1 and (path := endpoint.route.encode()) in EXACT:
         (method,) = endpoint.methods
         start = upstream.start(method, path)
-    if model is None or name is None or name == model:
-        return PlannedTarget(upstream, start, None, None)
-    return PlannedTarget(upstream, start, name, msgspec.json.encode(name))
+    renamed = model is not None and name is not None and name != model
+    return PlannedTarget(
+        upstream,
+        start,
+        name if renamed else None,
+        msgspec.json.encode(name) if renamed else None,
+        terms,
+        _cap_name(endpoint, upstream),
+    )
+
+
+def _cap_name(endpoint: Endpoint, upstream: Upstream) -> bytes:
+    if endpoint.dialect is None or endpoint.unit != "tokens":
+        return b""
+    if endpoint.route == "/v1/chat/completions" and upstream.host == OPENAI_HOST:
+        return OPENAI_CAP
+    return CAP_NAMES[endpoint.dialect]

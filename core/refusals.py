@@ -1,5 +1,7 @@
 """A limit that says no becomes an error the caller can act on: which limit, of whom, how long to wait, what to do."""
 
+from collections.abc import Iterable
+
 from penstock.core.errors import BudgetExceeded, ModelNotAllowed, OutputLimit, OverLimit, RateLimited, TierUnknown
 from penstock.core.limits import Allowance, Limit
 from penstock.core.measures import MEASURE_IN_FLIGHT, MEASURE_NANO_USD, MEASURE_TOKENS, NANO
@@ -41,11 +43,13 @@ def never_fits(allowance: Allowance, index: int, tokens: int, nano_usd: int, hea
     return OverLimit(f"{words}; send less, or ask for less with max_tokens", headers=headers)
 
 
-def address_used_up(limit: Limit, wait_ns: int) -> RateLimited:
-    """The 429 of a limit per address."""
+def address_used_up(limits: Iterable[Limit], wait_ns: int) -> RateLimited:
+    """The 429 of the limits per address."""
     wait_s = seconds(wait_ns)
-    words = f"the limit of {said(limit)} from one address is used up; try again in {wait_s} s"
-    return RateLimited(words, retry_after_s=wait_s)
+    words = " or ".join(said(limit) for limit in limits)
+    return RateLimited(
+        f"the limit of {words} from one address is used up; try again in {wait_s} s", retry_after_s=wait_s
+    )
 
 
 def tier_unknown(allowance: Allowance) -> TierUnknown:

@@ -12,19 +12,22 @@ from typing import Any
 
 from penstock.core.config import Config
 from penstock.core.endpoint import Endpoint, Shape, match
-from penstock.core.errors import Draining, IncompleteBody, InternalError, PenstockError, RequestTimeout
+from penstock.core.errors import Draining, IncompleteBody, InternalError, NotFound, PenstockError, RequestTimeout
 from penstock.core.origin import OriginRules
-from penstock.core.plan import Plan, Upstream, make_plan
+from penstock.core.plan import Plan, TermsOf, Upstream, make_plan
 from penstock.core.route import Routes, unknown_model
+from penstock.proxy.admission import Admission
 from penstock.proxy.discovery import Discovery
 from penstock.proxy.endpoints import OWN
 from penstock.proxy.endpoints.preflight import cors_lines, is_preflight, preflight
+from penstock.proxy.entrance import Entrance
 from penstock.proxy.exchange import ClientLeft, Exchange
 from penstock.proxy.inbound import Gate, Sizes, check, discard, read_body
 from penstock.proxy.log import Log
 from penstock.proxy.relay import relay
 from penstock.proxy.reply import cut, refuse
 from penstock.proxy.request_id import RequestIds
+from penstock.proxy.shared import Shared
 from penstock.proxy.upstream.attempt import run
 from penstock.proxy.upstream.pool import Pool
 from penstock.proxy.watch import Watch
@@ -43,7 +46,11 @@ class App:
         *,
         routes: Routes,
         origins: OriginRules,
+        entrance: Entrance,
+        shared: Shared | None,
+        admission: Admission | None,
         upstreams: Mapping[str, Upstream],
+        terms_of: TermsOf,
         pools: Mapping[str, Pool],
         discovery: Discovery,
         log: Log,
@@ -52,13 +59,18 @@ class App:
         clock: Callable[[], datetime],
         version: str,
     ) -> None:
+        """shared, admission: None where nothing is limited and nothing is kept."""
         self.config = config
         self._receive_s = config.server.receive_s
         self._sizes = Sizes(config.server.max_body_bytes, config.server.max_upload_bytes)
         self.routes = routes
         self.gate = Gate(origins)
+        self.entrance = entrance
+        self.shared = shared
+        self.admission = admission
         self.watch = Watch(loop)
         self.upstreams = upstreams
+        self._terms_of = terms_of
         self.pools = pools
         self.discovery = discovery
         self.log = log
@@ -72,6 +84,17 @@ class App:
         self.active: set[Exchange] = set()
         self._plans: dict[tuple[str, str | None], Plan] = {}
         discovery.on_change = self._plans.clear
+
+    @property
+    def uptime_s(self) -> float:
+        return self.loop.time() - self.started
+
+    @property
+    def kept(self) -> Shared:
+        """What outlives a request. Raises NotFound where nothing does."""
+        if self.shared is None:
+            raise NotFound('there are no keys here and usage is not kept (store.url = "none")')
+        return self.shared
 
     def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
         """ASGI. Not a coroutine itself: one frame less on every step of every request."""
@@ -90,15 +113,19 @@ class App:
                 exchange.cors = cors_lines(exchange, self.gate.rules)
                 if is_preflight(exchange):
                     return await preflight(exchange)
-            exchange.endpoint = endpoint = match(exchange.method, exchange.path)
+            exchange.endpoint = endpoint = match(exchange.method, exchange.path, admin=self.entrance.admin)
+            if not self.entrance.enter(exchange, endpoint):
+                await self.entrance.enter_by_store(exchange)
             if endpoint.own:
                 return await OWN[endpoint.own](self, exchange)
             await read_body(exchange, endpoint, self._sizes)
             key = (endpoint.route, exchange.model)
             plan = self._plans.get(key) or await self._plan(endpoint, exchange.model)
+            if self.admission is not None and endpoint.counted and not self.admission.admit(plan, exchange):
+                await self.admission.admit_when_room(plan, exchange)
             reply = await run(plan, exchange, self.pools)
             try:
-                await relay(reply, exchange, endpoint.dialect)
+                await relay(reply, exchange, endpoint)
             finally:
                 reply.pool.release(reply.connection)
         except PenstockError as error:
@@ -129,7 +156,7 @@ class App:
             targets = found
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
-        plan = make_plan(endpoint, model, targets, self.upstreams)
+        plan = make_plan(endpoint, model, targets, self.upstreams, self._terms_of)
         self._plans[endpoint.route, model] = plan
         return plan
 
@@ -162,10 +189,13 @@ class App:
             await self._failed(exchange, Draining(DRAINED, retry_after_s=1))
 
     def _settle(self, exchange: Exchange) -> None:
-        """The one end of every request: nothing of it stays, and one line is written."""
+        """The one end of every request: what it held is given back, its usage is booked, and one line is written."""
+        ended = perf_counter()
         exchange.close()
         self.active.discard(exchange)
-        self.log.request(exchange, perf_counter())
+        if self.admission is not None:
+            self.admission.settle(exchange, ended)
+        self.log.request(exchange, ended)
         if exchange.error is not None:
             forget_frames(exchange.error)
 

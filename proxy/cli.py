@@ -47,6 +47,12 @@ def _verbs() -> dict[str, Verb]:
         "serve": Verb("run the proxy", "penstock serve --config penstock.toml", _serve_arguments, _serve),
         "check": Verb("check a configuration without starting", "penstock check --live", _check_arguments, _check),
         "init": Verb("write a commented configuration file", "penstock init", _init_arguments, _init),
+        "keys": Verb(
+            "make, list, rotate and revoke keys", "penstock keys create --name laptop", _keys_arguments, _keys
+        ),
+        "usage": Verb(
+            "what was used, and what it cost", "penstock usage --by model --since 24h", _usage_arguments, _usage
+        ),
         "demo-backend": Verb(
             "run a backend that needs no model", "penstock demo-backend --rate 5", _demo_arguments, _demo
         ),
@@ -181,6 +187,33 @@ def _init(arguments: argparse.Namespace) -> int:
         return _complain(f"penstock: cannot write {arguments.file}: {error.strerror}")
     print(f"{arguments.file}: written; next: penstock check --config {arguments.file}")
     return 0
+
+
+# --- keys, usage ---------------------------------------------------------------------------------------
+
+
+def _keys_arguments(parser: argparse.ArgumentParser) -> None:
+    from penstock.proxy.cli_keys import add_arguments
+
+    add_arguments(parser)
+
+
+def _keys(arguments: argparse.Namespace) -> int:
+    from penstock.proxy.cli_keys import run
+
+    return run(arguments)
+
+
+def _usage_arguments(parser: argparse.ArgumentParser) -> None:
+    from penstock.proxy.cli_usage import add_arguments
+
+    add_arguments(parser)
+
+
+def _usage(arguments: argparse.Namespace) -> int:
+    from penstock.proxy.cli_usage import run
+
+    return run(arguments)
 
 
 # --- demo-backend, version -----------------------------------------------------------------------------

@@ -1,19 +1,24 @@
 """One request, from its arrival to its settling: what is known of it, and the look-out for its client's leaving."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.endpoint import Endpoint
 from penstock.core.errors import Fault, PenstockError
-from penstock.ext import MEDIA_NONE, Peek, RequestHead, Usage
+from penstock.core.plan import PlannedTarget
+from penstock.ext import MEDIA_NONE, Entry, Peek, RequestHead, Usage
 
 if TYPE_CHECKING:
+    from penstock.proxy.identify import Caller
     from penstock.proxy.inbound import Upload
 
 # What a client names its request goes back to it and into the log, if it is not longer than names are.
 LONGEST_REQUEST_ID = 200
+RATE_HEADERS = frozenset(
+    {b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset", b"ratelimit", b"ratelimit-policy"}
+)
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
@@ -26,17 +31,30 @@ class Exchange:
 
     # Defaults live on the class: a request sets only what it learns.
     endpoint: Endpoint | None = None
+    address = ""  # the client's, behind trusted proxies the one they tell
+    caller: "Caller | None" = None
     cors: tuple[tuple[bytes, bytes], ...] = ()
     body = b""
+    body_bytes = 0  # of a held body
     peek: Peek | None = None
     upload: "Upload | None" = None
     model: str | None = None
+    # What a limit needs spliced into the body: the stream's usage, and a cap on output (0 = none).
+    asked_usage = False
+    output_cap = 0
+    rate_headers: Sequence[tuple[bytes, bytes]] = ()
     backend = ""
     attempts = 0
+    target: PlannedTarget | None = None  # where the request was sent
+    sent = 0.0
     status = 0
     media = MEDIA_NONE
     first_byte = 0.0
     usage: Usage | None = None
+    stream_lines = 0
+    answer_bytes = 0
+    entry: Entry | None = None
+    cost_nano = 0  # nano-USD
     error: PenstockError | None = None
     client_left = False
     timed_out = False
@@ -110,10 +128,16 @@ class Exchange:
     # --- the answer ---
 
     def outgoing(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """A backend's header lines as the client gets them: as they are, and our request id if there is none."""
+        """A backend's header lines as the client gets them: as they are, and our request id if there is none.
+
+        CORS and rate limits are ours alone: a backend's own words on them speak of somebody else's.
+        """
         if self.cors:
             headers = [line for line in headers if not line[0].startswith(b"access-control-")]
             headers.extend(self.cors)
+        if self.rate_headers:
+            headers = [line for line in headers if line[0] not in RATE_HEADERS]
+            headers.extend(self.rate_headers)
         for name, _ in headers:
             if name == b"x-request-id":
                 return headers

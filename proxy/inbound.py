@@ -67,6 +67,7 @@ async def read_body(exchange: Exchange, endpoint: Endpoint, sizes: Sizes) -> Non
         if exchange.body_open or len(body) > sizes.held:
             body = await _gather(exchange, body, sizes.held)
         exchange.body = body
+        exchange.body_bytes = len(body)
         _peek(exchange)
     else:
         await _begin_upload(exchange, sizes.upload)

@@ -80,7 +80,7 @@ def run(state_dir: Path, make: "Callable[[], Keeper]") -> None:
 
 @contextmanager
 def alone(state_dir: Path, ends: Callable[[float], bool]) -> Iterator[bool]:
-    """Wait for the lock that says who keeps a state_dir; False if it was time to end before that."""
+    """Wait for the lock that says who keeps a state_dir, and say so in it; False if it was time to end before that."""
     with (state_dir / "keeper.lock").open("a") as file:
         while True:
             try:
@@ -90,6 +90,9 @@ def alone(state_dir: Path, ends: Callable[[float], bool]) -> Iterator[bool]:
                     yield False
                     return
             else:
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
                 yield True
                 return
 

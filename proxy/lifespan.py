@@ -3,24 +3,32 @@
 import asyncio
 import secrets
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from math import inf
 
 from penstock.core.address import Url
 from penstock.core.config import Backend, Config, Timeout
+from penstock.core.limits import IpRules
 from penstock.core.origin import OriginRules
-from penstock.core.plan import Timeouts, Upstream, upstream
+from penstock.core.plan import TermsOf, Timeouts, Upstream, upstream
+from penstock.core.prices import PriceTable, Terms, terms
 from penstock.core.route import Routes, Target
 from penstock.proxy import demo
+from penstock.proxy.address_limits import AddressLimits
+from penstock.proxy.admission import Admission
 from penstock.proxy.app import App
+from penstock.proxy.client_address import ClientAddresses
 from penstock.proxy.discovery import Discovery
+from penstock.proxy.entrance import Entrance
 from penstock.proxy.log import Log
 from penstock.proxy.request_id import RequestIds
 from penstock.proxy.settings import Settings
+from penstock.proxy.shared import Shared, keeps_state, open_shared
 from penstock.proxy.upstream.pool import Pool, resolve
+from penstock.proxy.wall_clock import WallClock
 
 # A timeout is late by at most this; a sweep over 1,000 open streams takes about 0.1 ms.
 TICK_S = 0.1
@@ -39,7 +47,8 @@ async def start(settings: Settings) -> Running:
     """Build everything a worker holds and begin its background work."""
     loop = asyncio.get_running_loop()
     config = settings.config
-    log = Log(config.log.level, config.log.file, lambda: datetime.now(UTC))
+    clock = WallClock(time.time_ns)
+    log = Log(config.log.level, config.log.file, clock)
     demos: list[demo.Server] = []
     upstreams: dict[str, Upstream] = {}
     pools: dict[str, Pool] = {}
@@ -54,20 +63,28 @@ async def start(settings: Settings) -> Running:
         pools[name] = pool(name, backend, url)
     discovered = tuple(name for name, b in config.backends.items() if b.discover or b.kind == "demo")
     discovery = Discovery(discovered, upstreams, pools, log)
+    shared = open_shared(settings, now_ns=time.monotonic_ns, wall_ns=clock.read) if keeps_state(config) else None
     app = App(
         config,
         routes=routes(config),
         origins=origin_rules(config),
+        entrance=entrance(config, shared, clock),
+        shared=shared,
+        admission=admission(config, shared, clock),
         upstreams=upstreams,
+        terms_of=terms_of(config, settings.prices),
         pools=pools,
         discovery=discovery,
         log=log,
         request_ids=RequestIds(secrets.token_hex(4).encode()),
         loop=loop,
-        clock=lambda: datetime.now(UTC),
+        clock=clock.now,
         version=version("penstock"),
     )
     tasks = [loop.create_task(discovery.run()), loop.create_task(_tick(pools, log))]
+    if shared is not None:
+        await shared.ring.refresh()  # the keys of the store are known before the first request
+        tasks.append(loop.create_task(shared.ring.run()))
     return Running(app, demos, tasks)
 
 
@@ -123,6 +140,34 @@ def _tls(backend: Backend) -> ssl.SSLContext:
     if backend.ca_file:
         context.load_verify_locations(backend.ca_file)
     return context
+
+
+def entrance(config: Config, shared: Shared | None, clock: WallClock) -> Entrance:
+    addresses = ClientAddresses(config.server.trusted_proxies)
+    if shared is None:
+        return Entrance(addresses, None, None)
+    rules = IpRules.of(config)
+    limits = None
+    if any(rules.kinds.values()) or rules.unauthenticated:
+        limits = AddressLimits(rules, shared.state, monotonic_ns=time.monotonic_ns, wall_ns=clock.read)
+    return Entrance(addresses, shared.identify, limits)
+
+
+def admission(config: Config, shared: Shared | None, clock: WallClock) -> Admission | None:
+    if shared is None or shared.spool is None:
+        return None
+    waits = config.store.when_full == "wait"
+    return Admission(shared.spool, waits=waits, monotonic_ns=time.monotonic_ns, wall_ns=clock.read)
+
+
+def terms_of(config: Config, table: PriceTable) -> TermsOf:
+    """What a model costs at a target."""
+
+    def of(model: str | None, target: Target) -> Terms:
+        name = target.model or model or ""
+        return terms(config.models.get(model or ""), config.backends[target.backend], name, table)
+
+    return of
 
 
 def routes(config: Config) -> Routes:

@@ -7,15 +7,15 @@ stalls, lines are dropped and the next batch says how many.
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from datetime import datetime
 from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 import msgspec
 
-from penstock.core.errors import Level
+from penstock.core.errors import Fault, Level
+from penstock.core.principal import Principal
 from penstock.proxy.exchange import Exchange
+from penstock.proxy.wall_clock import WallClock
 
 LEVELS: dict[Level, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FLUSH_S = 0.1
@@ -26,9 +26,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Log:
-    """level: the least that is written. path: "" = standard error. clock: the wall time, in UTC."""
+    """level: the least that is written. path: "" = standard error."""
 
-    def __init__(self, level: Level, path: str, clock: Callable[[], datetime]) -> None:
+    def __init__(self, level: Level, path: str, clock: WallClock) -> None:
         self._threshold = LEVELS[level]
         self._clock = clock
         self._sink: BinaryIO = open(path, "ab", buffering=0) if path else sys.stderr.buffer  # noqa: SIM115, PTH123
@@ -44,21 +44,14 @@ class Log:
     def event(self, level: Level, message: str, **fields: Any) -> None:
         """One line about something that is not a request."""
         if LEVELS[level] >= self._threshold:
-            self._add(
-                {
-                    "timestamp": self._now(),
-                    "level": level,
-                    "message": message,
-                    "service": "penstock",
-                    **fields,
-                }
-            )
+            head = {"timestamp": self._clock.stamp(), "level": level, "message": message, "service": "penstock"}
+            self._add(head | fields)
 
     def request(self, exchange: Exchange, ended: float) -> None:
         """The access line of a request; failures at their error's level, the rest at info."""
         level: Level = "info" if exchange.error is None else exchange.error.level
         if LEVELS[level] >= self._threshold:
-            self._add(access_line(exchange, ended, level, self._now()))
+            self._add(access_line(exchange, ended, level, self._clock.stamp()))
 
     def defect(self, exchange: Exchange, error: Exception) -> None:
         """A stack trace, for a request that met a defect of ours."""
@@ -86,13 +79,10 @@ class Log:
         if self._sink is not sys.stderr.buffer and not self._thread.is_alive():
             self._sink.close()
 
-    def _add(self, fields: dict[str, Any]) -> None:
-        line = _encode(fields) + b"\n"
-        self._lines.append(line)
-        self._size += len(line)
-
-    def _now(self) -> str:
-        return self._clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    def _add(self, line: "dict[str, Any] | AccessLine") -> None:
+        text = _encode(line) + b"\n"
+        self._lines.append(text)
+        self._size += len(text)
 
     def _write(self) -> None:
         while (batch := self._queue.get()) is not None:
@@ -104,42 +94,86 @@ class Log:
             self._written += len(batch)
 
 
-def access_line(exchange: Exchange, ended: float, level: Level, timestamp: str) -> dict[str, Any]:
-    """The fields of a request's line; durations in ms. Absent facts are left out."""
-    line: dict[str, Any] = {
-        "timestamp": timestamp,
-        "level": level,
-        "message": "request",
-        "service": "penstock",
-        "requestId": exchange.request_id.decode("latin-1"),
-        "method": exchange.method,
-        "url": exchange.path.decode("latin-1"),
-        "route": exchange.endpoint.route if exchange.endpoint is not None else "none",
-        "status": exchange.status,
-        "duration": round((ended - exchange.started) * 1000, 3),
-        "ip": exchange.scope["client"][0] if exchange.scope.get("client") else "",
-        "userAgent": user_agent(exchange),
-    }
+class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
+    """The fields of a request's line, in their order; durations in ms. Absent facts are left out.
+
+    A Struct, since a dict of the same costs twice the time.
+    """
+
+    timestamp: str
+    level: Level
+    message: str
+    service: str
+    requestId: str
+    method: str
+    url: str
+    route: str
+    status: int
+    duration: float
+    ip: str
+    userAgent: str
+    firstByte: float | None = None
+    keyId: str | None = None
+    userId: str | None = None
+    tenantId: str | None = None
+    model: str | None = None
+    backend: str | None = None
+    attempts: int | None = None
+    promptTokens: int | None = None
+    completionTokens: int | None = None
+    costUsd: float | None = None
+    fault: Fault | None = None
+    error: str | None = None
+    detail: str | None = None
+
+
+def access_line(exchange: Exchange, ended: float, level: Level, timestamp: str) -> AccessLine:
+    line = AccessLine(
+        timestamp,
+        level,
+        "request",
+        "penstock",
+        exchange.request_id.decode("latin-1"),
+        exchange.method,
+        exchange.path.decode("latin-1"),
+        exchange.endpoint.route if exchange.endpoint is not None else "none",
+        exchange.status,
+        round((ended - exchange.started) * 1000, 3),
+        exchange.address or _peer(exchange),
+        (exchange.head.user_agent or b"").decode("latin-1"),
+    )
     if exchange.first_byte:
-        line["firstByte"] = round((exchange.first_byte - exchange.started) * 1000, 3)
-    if exchange.model is not None:
-        line["model"] = exchange.model
+        line.firstByte = round((exchange.first_byte - exchange.started) * 1000, 3)
+    if exchange.caller is not None:
+        _whose(line, exchange.caller.principal)
+    line.model = exchange.model
     if exchange.backend:
-        line["backend"] = exchange.backend
-        line["attempts"] = exchange.attempts
+        line.backend = exchange.backend
+        line.attempts = exchange.attempts
     if exchange.usage is not None:
-        line["promptTokens"] = exchange.usage.prompt_tokens
-        line["completionTokens"] = exchange.usage.completion_tokens
-    if exchange.fault is not None:
-        line["fault"] = exchange.fault
-        line["error"] = exchange.error.code if exchange.error is not None else "client_left"
-    if exchange.error is not None:
-        line["detail"] = exchange.error.message
+        line.promptTokens = exchange.usage.prompt_tokens
+        line.completionTokens = exchange.usage.completion_tokens
+    if exchange.cost_nano:
+        line.costUsd = exchange.cost_nano / 1e9
+    if exchange.error is not None or exchange.client_left:
+        _why(line, exchange)
     return line
 
 
-def user_agent(exchange: Exchange) -> str:
-    for name, value in exchange.scope["headers"]:
-        if name == b"user-agent":
-            return bytes(value).decode("latin-1")
-    return ""
+def _peer(exchange: Exchange) -> str:
+    """Of a request that was refused before anybody looked through its proxies."""
+    peer = exchange.scope.get("client")
+    return peer[0] if peer else ""
+
+
+def _whose(line: AccessLine, principal: Principal) -> None:
+    line.keyId = principal.key_id or None
+    line.userId = principal.user_id or None
+    line.tenantId = principal.tenant_id or None
+
+
+def _why(line: AccessLine, exchange: Exchange) -> None:
+    line.fault = exchange.fault
+    line.error = exchange.error.code if exchange.error is not None else "client_left"
+    if exchange.error is not None:
+        line.detail = exchange.error.message

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from penstock.core.endpoint import Shape
-from penstock.core.errors import PenstockError
+from penstock.core.errors import PenstockError, RateLimited
 from penstock.ext import MEDIA_EVENT_STREAM, MEDIA_NDJSON
 from penstock.proxy.exchange import Exchange
 from penstock.proxy.sever import sever
@@ -31,6 +31,7 @@ async def send_json(exchange: Exchange, status: int, value: Any, extra: tuple[tu
         *SECURITY_HEADERS,
         (b"x-request-id", exchange.request_id),
         *exchange.cors,
+        *exchange.rate_headers,
         *extra,
     ]
     if exchange.scope["scheme"] == "https":
@@ -48,10 +49,14 @@ async def refuse(exchange: Exchange, error: PenstockError) -> None:
 
 
 def envelope(error: PenstockError, shape: Shape) -> dict[str, Any]:
-    """OpenAI's error object, or Ollama's on its native paths."""
+    """OpenAI's error object, or Ollama's on its native paths; with the next tier, where one would help."""
+    upgrade = {"upgrade": error.upgrade} if isinstance(error, RateLimited) and error.upgrade else {}
     if shape is Shape.OLLAMA:
-        return {"error": error.message}
-    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+        return {"error": error.message, **upgrade}
+    # In the object itself: SDKs hand that on as the error's body.
+    return {
+        "error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code, **upgrade}
+    }
 
 
 def shape_of(exchange: Exchange) -> Shape:

@@ -1,6 +1,6 @@
-"""`penstock serve`: bind, fork the workers, keep them alive, drain them.
+"""`penstock serve`: bind, fork the workers and the keeper of the store, keep them alive, drain them.
 
-The parent serves nothing and has no threads and no event loop, so a fork of it is always clean. A worker that dies
+The parent serves nothing and has no threads and no event loop, so a fork of it is always clean. A child that dies
 is replaced at once, with a growing pause only if replacements keep dying too.
 """
 
@@ -8,13 +8,21 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
+from math import inf
+from typing import Literal
 
 from penstock.core.address import Address
 from penstock.proxy.http1_server import BACKLOG
+from penstock.proxy.keeping import run_keeper
+from penstock.proxy.prepare import prepare
 from penstock.proxy.settings import Settings
+from penstock.proxy.shared import keeps_state
+from penstock.proxy.wall_clock import WallClock
 from penstock.proxy.worker import run_worker
 
+Role = Literal["worker", "keeper"]
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 MAX_PAUSE_S = 5.0
 # So many deaths before any worker was ever ready, and the start has failed.
@@ -35,8 +43,24 @@ def serve(settings: Settings) -> int:
         )
         return 1
     with listener:
+        if keeps_state(settings.config) and not _prepared(settings):
+            return 1
         announce(settings, listener)
         return Supervisor(settings, listener).run()
+
+
+def _prepared(settings: Settings) -> bool:
+    """Whether the state folder can be used; a store that fails is told and no reason not to serve."""
+    place = settings.config.server.state_dir
+    try:
+        trouble = prepare(settings, time.time_ns())
+    except OSError as error:
+        words = f"cannot use the state folder {place}: {error.strerror or error}; server.state_dir names another"
+        print(f"penstock: {words}", file=sys.stderr)
+        return False
+    if trouble:
+        print(f"penstock: {trouble}; serving all the same, usage waits until it works", file=sys.stderr)
+    return True
 
 
 def bind(address: Address) -> socket.socket:
@@ -68,13 +92,13 @@ def announce(settings: Settings, listener: socket.socket) -> None:
 
 
 class Supervisor:
-    """The parent process's state: its workers by process id."""
+    """The parent process's state: what each of its children does, by process id."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         self._settings = settings
         self._listener = listener
         self._count = settings.config.server.workers or cores()
-        self._workers: set[int] = set()
+        self._children: dict[int, Role] = {}
         self._deaths = 0
         self._ready_reader, self._ready_writer = os.pipe()
         os.set_blocking(self._ready_reader, False)
@@ -82,8 +106,10 @@ class Supervisor:
 
     def run(self) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        if keeps_state(self._settings.config):
+            self._spawn("keeper")
         for _ in range(self._count):
-            self._spawn()
+            self._spawn("worker")
         while True:
             caught = signal.sigwait(SIGNALS)
             if caught != signal.SIGCHLD:
@@ -92,16 +118,16 @@ class Supervisor:
                 self._stop()
                 return 1
 
-    def _spawn(self) -> None:
+    def _spawn(self, role: Role) -> None:
         pid = os.fork()
         if pid:
-            self._workers.add(pid)
+            self._children[pid] = role
             return
         code = 1
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            run_worker(self._settings, self._listener, self._ready)
+            self._be(role)
             code = 0
         except BaseException:  # noqa: BLE001 - the outermost place of the process
             traceback.print_exc()
@@ -111,29 +137,37 @@ class Supervisor:
             sys.stderr.flush()
             os._exit(code)
 
+    def _be(self, role: Role) -> None:
+        """A child's whole life."""
+        if role == "worker":
+            run_worker(self._settings, self._listener, self._ready)
+        else:
+            self._listener.close()
+            run_keeper(self._settings, WallClock(time.time_ns))
+
     def _ready(self) -> None:
         """Said by a worker, in its own process."""
         os.write(self._ready_writer, b"r")
 
     def _replace_dead(self) -> bool:
-        """Reap dead workers and start others in their place; was any dead?"""
+        """Reap dead children and start others in their place; was any dead?"""
         dead = self._reap()
         self._note_ready()
-        for pid, status in dead:
-            print(f"penstock: worker {pid} died ({_how(status)}); starting another", file=sys.stderr, flush=True)
+        for pid, role, status in dead:
+            print(f"penstock: {role} {pid} died ({_how(status)}); starting another", file=sys.stderr, flush=True)
             self._deaths += 1
             if self._deaths > self._count:
                 self._pause(min(0.05 * 2 ** min(self._deaths - self._count, 10), MAX_PAUSE_S))
-            self._spawn()
+            self._spawn(role)
         return bool(dead)
 
-    def _reap(self) -> list[tuple[int, int]]:
+    def _reap(self) -> list[tuple[int, Role, int]]:
         dead = []
-        for pid in tuple(self._workers):
+        for pid, role in tuple(self._children.items()):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
-                self._workers.remove(pid)
-                dead.append((pid, status))
+                del self._children[pid]
+                dead.append((pid, role, status))
         return dead
 
     def _note_ready(self) -> None:
@@ -152,23 +186,31 @@ class Supervisor:
             os.kill(os.getpid(), caught.si_signo)
 
     def _stop(self) -> int:
-        """Let every worker drain; a second signal, or too long a time, ends them at once."""
+        """Let every worker drain, then the keeper, which books what they did last.
+
+        A second signal, or too long a time, ends them at once.
+        """
         self._listener.close()
-        self._tell(signal.SIGTERM)
         limit = self._settings.config.server.drain_s
+        self._end("worker", limit + KILL_AFTER_S if limit else inf)
+        self._end("keeper", KILL_AFTER_S)
+        return 0
+
+    def _end(self, role: Role, limit_s: float) -> None:
+        self._tell(role, signal.SIGTERM)
         waited = 0.0
-        while self._workers:
+        while role in self._children.values():
             caught = signal.sigtimedwait(SIGNALS, 0.5)
             waited += 0.5 if caught is None else 0.0
             self._reap()
             again = caught is not None and caught.si_signo != signal.SIGCHLD
-            if again or (limit and waited > limit + KILL_AFTER_S):
-                self._tell(signal.SIGKILL)
-        return 0
+            if again or waited > limit_s:
+                self._tell(role, signal.SIGKILL)
 
-    def _tell(self, number: signal.Signals) -> None:
-        for pid in self._workers:
-            os.kill(pid, number)
+    def _tell(self, role: Role, number: signal.Signals) -> None:
+        for pid, its in self._children.items():
+            if its == role:
+                os.kill(pid, number)
 
 
 def cores() -> int:

@@ -91,7 +91,10 @@ class Penstock(Process):
         self.folder = tempfile.TemporaryDirectory(prefix="penstock-test-")
         file = Path(self.folder.name) / "penstock.toml"
         file.write_text(config)
-        super().__init__("serve", "--config", str(file), *options, env=env)
+        self.config = config
+        self.state_dir = Path(self.folder.name) / "penstock"
+        state = {"XDG_STATE_HOME": self.folder.name}
+        super().__init__("serve", "--config", str(file), *options, env={**state, **(env or {})})
         found = self.wait_for(r"penstock serves (https?)://\S+?:(\d+)/v1")
         self.port = int(found[2])
         self.url = f"{found[1]}://127.0.0.1:{self.port}"
@@ -100,8 +103,22 @@ class Penstock(Process):
         super().__exit__(*exc)
         self.folder.cleanup()
 
+    def keeper(self) -> int | None:
+        """The process that stores usage rows; None where there is none."""
+        if 'url = "none"' in self.config:
+            return None
+        until = time.monotonic() + START_S
+        lock = self.state_dir / "keeper.lock"
+        while time.monotonic() < until:
+            if lock.exists() and (text := lock.read_text()):
+                return int(text)
+            time.sleep(0.01)
+        raise TimeoutError(f"no keeper: {self.text()[-2000:]}")
+
     def workers(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children()
+        """The worker processes, the keeper of the store not among them."""
+        keeper = self.keeper()
+        return [child for child in psutil.Process(self.process.pid).children() if child.pid != keeper]
 
 
 def config(demo_port: int, *, server: str = "", backend: str = "", more: str = "") -> str:

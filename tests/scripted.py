@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from math import inf
 from typing import Any, TypeVar
 
+import msgspec
 import uvloop
 
 from penstock.core.endpoint import match
@@ -256,4 +257,4 @@ def target(port: int, *, name: str = "b", timeouts: Timeouts = NO_LIMITS, rename
 
 
 def plan_to(*targets: PlannedTarget) -> Plan:
-    return Plan(CHAT, "m", targets)
+    return msgspec.structs.replace(make_plan(CHAT, "m", (), {}), targets=targets)

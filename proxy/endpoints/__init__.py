@@ -3,8 +3,10 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
+from penstock.proxy.endpoints import admin, auth
 from penstock.proxy.endpoints.health import health, live, ready
 from penstock.proxy.endpoints.models import model, models
+from penstock.proxy.endpoints.usage import own_usage
 from penstock.proxy.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -16,4 +18,13 @@ OWN: Mapping[str, "Callable[[App, Exchange], Awaitable[None]]"] = {
     "ready": ready,
     "models": models,
     "model": model,
+    "usage": own_usage,
+    "create_key": auth.create_key,
+    "verify_key": auth.verify_key,
+    "list_keys": auth.list_keys,
+    "revoke_key": auth.revoke_key,
+    "rotate_key": auth.rotate_key,
+    "update_key": auth.update_key,
+    "admin_stats": admin.stats,
+    "admin_usage": admin.usage,
 }

@@ -13,16 +13,24 @@ if TYPE_CHECKING:
 
 async def models(app: "App", exchange: Exchange) -> None:
     await app.discovery.refresh()
-    await send_json(exchange, 200, {"object": "list", "data": list(known(app).values())})
+    await send_json(exchange, 200, {"object": "list", "data": list(allowed(app, exchange).values())})
 
 
 async def model(app: "App", exchange: Exchange) -> None:
     await app.discovery.refresh()
     name = unquote_to_bytes(exchange.path.removeprefix(b"/v1/models/")).decode("utf-8", "replace")
-    by_name = known(app)
+    by_name = allowed(app, exchange)
     if name not in by_name:
         raise unknown_model(name, by_name)
     await send_json(exchange, 200, by_name[name])
+
+
+def allowed(app: "App", exchange: Exchange) -> dict[str, dict[str, Any]]:
+    """Those of `known` that the caller's tier may use."""
+    caller = exchange.caller
+    if caller is None or caller.allowance.models is None:
+        return known(app)
+    return {name: each for name, each in known(app).items() if caller.allowance.allows_model(name)}
 
 
 def known(app: "App") -> dict[str, dict[str, Any]]:

@@ -5,13 +5,14 @@ One attempt is: take or open a connection, send, wait for the response's head. A
 """
 
 from collections.abc import Mapping
+from time import perf_counter
 
 import msgspec
 
 from penstock.core.errors import BackendError
 from penstock.core.plan import Plan, PlannedTarget, Timeouts
 from penstock.core.retry import Decision, decide
-from penstock.ext import ResponseHead, splice
+from penstock.ext import ResponseHead, rewrite
 from penstock.proxy.exchange import Exchange
 from penstock.proxy.upstream.connection import Connection
 from penstock.proxy.upstream.pool import Pool
@@ -58,11 +59,13 @@ async def _attempt(target: PlannedTarget, exchange: Exchange, pool: Pool, fresh:
         timeouts = target.upstream.timeouts
         connection.total_deadline = total_since + timeouts.total_s
         connection.deadline = exchange.now() + timeouts.first_byte_s
+        exchange.target = target
+        exchange.sent = perf_counter()
         start = target.start if target.start and not exchange.query else request_lines(target, exchange)
         if exchange.upload is not None:
             await send_upload(target, exchange, exchange.upload, start, connection)
         else:
-            body = _renamed(target, exchange)
+            body = _spliced(target, exchange)
             length = len(body) if body or exchange.head.content_length is not None else -1
             if length <= JOIN_BYTES:
                 connection.send(exchange.head.encode(start, length, body), exchange.method == "HEAD")
@@ -77,11 +80,14 @@ async def _attempt(target: PlannedTarget, exchange: Exchange, pool: Pool, fresh:
         raise
 
 
-def _renamed(target: PlannedTarget, exchange: Exchange) -> bytes:
-    """The held body, with the target's name for the model in it."""
-    if target.rename_json is None or exchange.peek is None:
+def _spliced(target: PlannedTarget, exchange: Exchange) -> bytes:
+    """The held body, with what a target or a limit needs spliced in: the model's name there, usage, a cap on output."""
+    if exchange.peek is None or (target.rename_json is None and not exchange.asked_usage and not exchange.output_cap):
         return exchange.body
-    return splice(exchange.body, [(start, end, target.rename_json) for start, end in exchange.peek.model_spans])
+    cap_name = target.cap_name if exchange.output_cap else b""
+    return rewrite(
+        exchange.body, exchange.peek, target.rename_json, exchange.asked_usage, cap_name, exchange.output_cap
+    )
 
 
 async def _send_large(

@@ -20,7 +20,7 @@ from penstock.ext import DIALECT_CHAT, DIALECT_MESSAGES, DIALECT_OLLAMA, DIALECT
         ("GET /v1/models/gpt-4o", "/v1/models/{id}"),
         ("GET /v1/models/org/name", "/v1/models/{id}"),
         ("DELETE /v1/models/ft:x", "/v1/*"),  # fine-tuned models are deleted where they are
-        ("POST /v1/audio/speech", "/v1/*"),
+        ("POST /v1/audio/speech", "/v1/audio/*"),
         ("GET /v1/files", "/v1/*"),
         ("DELETE /v1/files/file-1", "/v1/*"),
         ("GET /v1/responses/resp_1", "/v1/*"),
@@ -139,3 +139,67 @@ def test_how_replies_end(path: str, dialect: int | None) -> None:
 
 def test_what_needs_a_model_is_held_as_json() -> None:
     assert all(e.json_only for e in EXACT.values() if e.model_required)
+
+
+# --- who may call, and what counts ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "counted", "ip_class"),
+    [
+        ("POST /v1/chat/completions", True, "chat"),
+        ("POST /v1/completions", True, "chat"),
+        ("POST /v1/responses", True, "chat"),
+        ("POST /v1/messages", True, "chat"),
+        ("POST /v1/embeddings", True, "search"),
+        ("POST /v1/rerank", True, "search"),
+        ("POST /api/chat", True, "chat"),
+        ("POST /api/generate", True, "chat"),
+        ("POST /api/embed", True, "search"),
+        ("POST /api/embeddings", True, "search"),
+        ("POST /v1/audio/speech", True, "general"),
+        ("POST /v1/images/generations", True, "general"),
+        ("POST /v1/chat/completions/", True, "general"),  # some backends take it for the path without the slash
+        ("PUT /v1/anything", True, "general"),
+        ("GET /v1/models", False, "general"),
+        ("GET /v1/responses/resp_1", False, "general"),
+        ("DELETE /v1/responses/resp_1", False, "general"),
+        ("POST /v1/files", False, "general"),
+        ("POST /v1/uploads/u/parts", False, "general"),
+        ("GET /api/tags", False, "general"),
+        ("POST /api/show", False, "general"),
+        ("POST /api/pull", False, "general"),
+        ("POST /api/blobs/sha256:0", False, "general"),
+        ("GET /usage", False, "general"),
+        ("GET /health", False, "general"),
+    ],
+)
+def test_what_counts_as_a_request_to_a_model(line: str, counted: bool, ip_class: str) -> None:
+    method, path = line.split(" ")
+    endpoint = match(method, path.encode())
+    assert (endpoint.counted, endpoint.ip_class) == (counted, ip_class)
+
+
+def test_only_health_and_the_look_at_a_key_are_open() -> None:
+    everything = (*EXACT.values(), *(endpoint for _, endpoint in PREFIXES))
+    opened = {endpoint.route for endpoint in everything if endpoint.access == "open"}
+    assert opened == {"/health", "/health/live", "/health/ready", "/auth/verify-key"}
+    assert {endpoint.route for endpoint in everything if endpoint.tells_of_keys} == {"/auth/verify-key"}
+
+
+def test_the_paths_of_administrators() -> None:
+    admins = {endpoint.route for endpoint in EXACT.values() if endpoint.access == "admin"}
+    assert all(route.startswith(("/auth/", "/admin/")) for route in admins)
+    assert len(admins) == 7
+
+
+@pytest.mark.parametrize(
+    "line", ["POST /auth/create-key", "GET /auth/create-key", "GET /admin/stats", "PUT /auth/keys"]
+)
+def test_without_an_admin_key_they_do_not_exist(line: str) -> None:
+    method, path = line.split(" ")
+    with pytest.raises(NotFound) as caught:
+        match(method, path.encode(), admin=False)
+    with pytest.raises(NotFound) as unknown:
+        match(method, b"/nothing", admin=False)
+    assert caught.value.message == unknown.value.message

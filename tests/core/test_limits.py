@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.config import Config, IpLimits, Limits, Override, Tier
-from penstock.core.limits import Allowance, IpRules, Limit, Rules, allowance, cell_id, ip_kind, nano_usd
+from penstock.core.limits import Allowance, IpRules, Limit, Rules, allowance, cell_id, nano_usd
 from penstock.core.measures import (
     MEASURE_IN_FLIGHT,
     MEASURE_NANO_USD,
@@ -250,14 +250,6 @@ def test_limits_by_address() -> None:
 def test_without_limits_by_address_there_is_nothing_to_take() -> None:
     rules = IpRules.of(Config())
     assert (set(rules.kinds.values()), rules.unauthenticated) == ({()}, ())
-
-
-def test_kinds_of_paths() -> None:
-    assert [ip_kind(path) for path in (b"/v1/chat/completions", b"/api/embed", b"/v1/models")] == [
-        "chat",
-        "search",
-        "general",
-    ]
 
 
 # --- what shared memory makes of them

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +26,7 @@ from penstock.proxy.log import Log
 from penstock.proxy.store import NANO, Row, Store
 from penstock.proxy.store.archive import DAY_S
 from penstock.proxy.store.sqlite import SqliteStore
+from penstock.proxy.wall_clock import WallClock
 
 
 class Spool:
@@ -80,7 +80,7 @@ class Scene:
         self.memory = Memory()
         self.now_s = 1000.0
         self.stores: list[SqliteStore] = []
-        self.log = Log("info", str(folder / "log"), lambda: datetime(2026, 11, 21, tzinfo=UTC))
+        self.log = Log("info", str(folder / "log"), WallClock(lambda: int(NOW * SECOND)))
         self.keeper = make(
             self.spool,
             self.memory,
@@ -507,13 +507,13 @@ def test_an_archive_that_fails_is_said_and_tried_again(tmp_path: Path) -> None:
 
 # A keeper over a "spool" of files whose names are row ids.
 PROCESS = """
-import signal, sys
-from datetime import UTC, datetime
+import signal, sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
 from penstock.proxy.keeper import make, run
 from penstock.proxy.log import Log
 from penstock.proxy.store.sqlite import SqliteStore
+from penstock.proxy.wall_clock import WallClock
 from stored import row
 from test_keeper import Memory
 
@@ -530,7 +530,7 @@ class Files:
 
 def ready():
     print("keeps", flush=True)
-    log = Log("info", "", lambda: datetime.now(UTC))
+    log = Log("info", "", WallClock(time.time_ns))
     store = lambda: SqliteStore(folder / "penstock.db")
     return make(Files(), Memory(), log, state_dir=folder, spool=folder, open_store=store, keep_days=1)
 

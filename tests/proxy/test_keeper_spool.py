@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from penstock.proxy.log import Log
 from penstock.proxy.store import COLUMNS
 from penstock.proxy.store.sqlite import SqliteStore
 from penstock.proxy.store.windows import starts
+from penstock.proxy.wall_clock import WallClock
 
 WALL_NS = 1_795_248_300_250_000_000  # 2026-11-21 08:05:00.250
 BOOT = b"boot"
@@ -35,7 +35,7 @@ class Place:
         self.state = State(str(folder / "state.shm"), BOOT)
         self.ring = Spool(str(folder / "spool"), self.state, 256)
         self.store = SqliteStore(folder / "penstock.db")
-        self.log = Log("info", str(folder / "log"), lambda: datetime.now(UTC))
+        self.log = Log("info", str(folder / "log"), WallClock(time.time_ns))
         self.account = Account(self.state, [], b"key_1", b"home", b"ada", b"pro")
 
     def keeper(self) -> Keeper:
@@ -135,19 +135,19 @@ while True:
     os.write(1, name + b"\\n")
 """
 KEEPER = """
-import sys
-from datetime import UTC, datetime
+import sys, time
 from pathlib import Path
 from penstock.ext import Rings, State
 from penstock.proxy.keeper import make, run
 from penstock.proxy.log import Log
 from penstock.proxy.store.sqlite import SqliteStore
+from penstock.proxy.wall_clock import WallClock
 folder = Path(sys.argv[1])
 
 def ready():
     state = State(str(folder / "state.shm"), b"boot")
     rings = Rings(str(folder / "spool"), state)
-    log = Log("info", "", lambda: datetime.now(UTC))
+    log = Log("info", "", WallClock(time.time_ns))
     return make(rings, state, log, state_dir=folder, spool=folder / "spool",
                 open_store=lambda: SqliteStore(folder / "penstock.db"))
 

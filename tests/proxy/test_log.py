@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from raw_client import wait_until
 from scripted import Client, exchange, play
@@ -18,8 +19,9 @@ from penstock.core.errors import BadAnswer, Level, NotFound
 from penstock.ext import DIALECT_CHAT, scan_answer
 from penstock.proxy.exchange import Exchange
 from penstock.proxy.log import MAX_PENDING_BYTES, Log, access_line
+from penstock.proxy.wall_clock import WallClock
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=UTC)
+NOW_NS = int(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()) * 1_000_000_000 + 678_900_000
 STAMP = "2026-01-02T03:04:05.678Z"
 USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}'
 
@@ -35,7 +37,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def opened(path: Path, level: Level = "info") -> Iterator[Log]:
-    log = Log(level, str(path), lambda: NOW)
+    log = Log(level, str(path), WallClock(lambda: NOW_NS))
     with log._sink:
         yield log
         log.close()
@@ -56,7 +58,8 @@ def line_of(
     async def scene() -> dict[str, Any]:
         made = exchange(Client(), "POST", "/v1/chat/completions", *header_lines, query=b"token=secret")
         change(made)
-        return access_line(made, made.started + ended_s, "info", STAMP)
+        line: dict[str, Any] = msgspec.to_builtins(access_line(made, made.started + ended_s, "info", STAMP))
+        return line
 
     return play(scene())
 
@@ -209,7 +212,7 @@ def test_no_thread_stays(file: Path) -> None:
 
 
 def test_close_closes_its_file(file: Path) -> None:
-    log = Log("info", str(file), lambda: NOW)
+    log = Log("info", str(file), WallClock(lambda: NOW_NS))
     log.close()
     try:
         assert log._sink.closed

@@ -1,0 +1,230 @@
+"""Admission and settling: what a request may need is taken from its limits, and what it did need stays taken.
+
+Both ends of a request's usage record stand here: `admit` opens it with what it holds, `settle` closes it.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from penstock.core.bill import Asked, tokens_nano
+from penstock.core.cost import LEAST_AUDIO_BYTES_PER_S, Price, Spent, cost_nano, span_ns
+from penstock.core.errors import NoPrice, PenstockError, PolicyError, SpoolFull, StateFullError
+from penstock.core.estimate import (
+    answer_estimate,
+    completion_estimate,
+    inline_images,
+    prompt_count,
+    prompt_estimate,
+)
+from penstock.core.limits import Allowance
+from penstock.core.plan import Plan
+from penstock.core.refusals import check_output, model_not_allowed, never_fits, tier_unknown, used_up
+from penstock.ext import (
+    DIALECT_CHAT,
+    FLAG_BACKEND,
+    FLAG_ESTIMATED,
+    OUTCOME_ANSWERED,
+    OUTCOME_CANCELLED,
+    OUTCOME_FAILED,
+    OUTCOME_REFUSED,
+    Entry,
+    Refusal,
+    Spool,
+    StateFull,
+    remote_input,
+)
+from penstock.proxy.exchange import Exchange
+from penstock.proxy.identify import Caller
+
+# With when_full = "wait", a request waits so long for room in the spool, looking this often.
+MOST_WAIT_S = 5.0
+LOOK_S = 0.02
+
+
+class Admission:
+    """One per worker. waits: whether requests wait for room in the spool. Clocks are in ns."""
+
+    def __init__(
+        self, spool: Spool, *, waits: bool, monotonic_ns: Callable[[], int], wall_ns: Callable[[], int]
+    ) -> None:
+        self._spool = spool
+        self._waits = waits
+        self._monotonic_ns = monotonic_ns
+        self._wall_ns = wall_ns
+
+    # --- before the backend
+
+    def admit(self, plan: Plan, exchange: Exchange) -> bool:
+        """Take what the request can need from all limits of its caller; False = the spool has no room for its record.
+
+        Raises RateLimited, BudgetExceeded, OverLimit and the other refusals of core/refusals.py.
+        """
+        caller = exchange.caller
+        if caller is None:
+            return True  # an endpoint that is open to everybody counts for nobody
+        tokens, nano_usd = self._worst(plan, exchange, caller)
+        try:
+            entry = self._spool.admit(
+                caller.account,
+                plan.route,
+                plan.label,
+                exchange.request_id,
+                tokens,
+                nano_usd,
+                self._monotonic_ns(),
+                self._wall_ns(),
+            )
+        except StateFull as error:
+            raise StateFullError(str(error), retry_after_s=1) from None
+        if isinstance(entry, Refusal):
+            exchange.rate_headers = entry.headers
+            raise _refused(entry, caller.allowance, tokens, nano_usd)
+        if entry is None:
+            return False
+        exchange.entry = entry
+        exchange.rate_headers = entry.headers
+        return True
+
+    async def admit_when_room(self, plan: Plan, exchange: Exchange) -> None:
+        """The spool is full, since the store takes no rows: wait for room, or refuse. Raises SpoolFull."""
+        deadline = exchange.now() + (MOST_WAIT_S if self._waits else 0)
+        while exchange.now() < deadline:
+            await asyncio.sleep(LOOK_S)
+            if self.admit(plan, exchange):
+                return
+        raise SpoolFull("the store takes no usage rows and the spool for them is full", retry_after_s=5)
+
+    def _worst(self, plan: Plan, exchange: Exchange, caller: Caller) -> tuple[int, int]:
+        """(tokens, nano-USD) to be held; decides what has to be written into the request for that to be the most."""
+        allowance, account = caller.allowance, caller.account
+        if not allowance.tier_known:
+            raise tier_unknown(allowance)
+        if allowance.models is not None and not allowance.allows_model(plan.model or ""):
+            raise model_not_allowed(allowance, plan.model or "")
+        peek = exchange.peek
+        asked = None if peek is None else peek.max_output_tokens
+        check_output(allowance, asked)
+        if not (account.has_tokens or account.has_money):
+            return 0, 0
+        bill = plan.bill
+        if account.has_money and bill.dearest is None:
+            name = plan.model or f"of {plan.route.decode()}"
+            raise NoPrice(f"the model {name!r} has no price, and this key has a budget: set [models.NAME.price]")
+        cap = bill.output_cap(asked, allowance.max_output_tokens)
+        choices = 1 if peek is None else peek.choices
+        if asked is None and peek is not None:
+            exchange.output_cap = cap
+        if peek is not None and peek.stream and plan.endpoint.dialect == DIALECT_CHAT and not peek.include_usage:
+            exchange.asked_usage = True
+        if plan.endpoint.route == "/v1/completions":
+            choices *= prompt_count(exchange.body)
+        body = exchange.body
+        remote = remote_input(body) if body else False
+        return bill.worst(Asked(body_bytes(exchange), remote, inline_images(body), asked, choices), cap)
+
+    # --- after it
+
+    def settle(self, exchange: Exchange, ended: float) -> None:
+        """Close the request's record: what it did not need goes back. Requests nobody was admitted for get one too."""
+        entry = exchange.entry or self._book(exchange)
+        if entry is None:
+            return
+        flags, prompt, completion, cached, reasoning = used(exchange)
+        target = exchange.target
+        if target is not None:
+            flags |= FLAG_BACKEND
+            price = target.terms.price
+            if price is not None:
+                nano = cost(price, exchange, ended, prompt, completion, cached, reasoning)
+                exchange.cost_nano = nano
+        error = exchange.error
+        entry.close(
+            outcome(exchange),
+            exchange.status,
+            exchange.backend.encode(),
+            prompt,
+            completion,
+            cached,
+            reasoning,
+            exchange.cost_nano,
+            flags,
+            (ended - exchange.started) * 1000,
+            (exchange.first_byte - exchange.started) * 1000 if exchange.first_byte else -1.0,
+            error.code.encode() if error is not None else b"",
+        )
+
+    def _book(self, exchange: Exchange) -> Entry | None:
+        """A record for a request that was not admitted; None if it is nobody's, or there is no room."""
+        caller, endpoint = exchange.caller, exchange.endpoint
+        if caller is None or endpoint is None or not endpoint.counted:
+            return None
+        model = (exchange.model or "").encode()
+        return self._spool.book(caller.account, endpoint.route.encode(), model, exchange.request_id, self._wall_ns())
+
+
+def _refused(refusal: Refusal, allowance: Allowance, tokens: int, nano_usd: int) -> PenstockError:
+    if refusal.never:
+        return never_fits(allowance, refusal.index, tokens, nano_usd)
+    return used_up(allowance, refusal.index, refusal.wait_ns)
+
+
+def body_bytes(exchange: Exchange) -> int:
+    """The size of the request's body, as far as it is known before it was read."""
+    return exchange.body_bytes or exchange.head.content_length or 0
+
+
+def outcome(exchange: Exchange) -> int:
+    if exchange.client_left:
+        return OUTCOME_CANCELLED
+    error = exchange.error
+    if error is None:
+        # What a backend refuses is passed on as it says it.
+        return OUTCOME_ANSWERED if exchange.status < 400 else OUTCOME_FAILED
+    refused = isinstance(error, PolicyError) or error.fault in ("caller", "capacity")
+    return OUTCOME_REFUSED if refused and exchange.target is None else OUTCOME_FAILED
+
+
+def used(exchange: Exchange) -> tuple[int, int, int, int, int]:
+    """(flags, prompt, completion, cached, reasoning): tokens as the backend told them, else an estimate."""
+    usage = exchange.usage
+    if usage is not None:
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        return 0, prompt, completion, min(usage.cached_tokens, prompt), min(usage.reasoning_tokens, completion)
+    if exchange.target is None or exchange.status != 200:
+        return 0, 0, 0, 0, 0
+    endpoint = exchange.endpoint
+    if endpoint is None or endpoint.unit in ("images", "audio"):
+        return FLAG_ESTIMATED, 0, 0, 0, 0
+    completion = 0
+    if exchange.stream_lines:
+        completion = completion_estimate(exchange.stream_lines, endpoint.dialect)
+    elif endpoint.unit == "tokens":
+        completion = answer_estimate(exchange.answer_bytes)
+    return FLAG_ESTIMATED, prompt_estimate(body_bytes(exchange)), completion, 0, 0
+
+
+def cost(
+    price: Price, exchange: Exchange, ended: float, prompt: int, completion: int, cached: int, reasoning: int
+) -> int:
+    """What the request cost, in nano-USD. An answer that never began costs nothing, but the time it took."""
+    unit = exchange.endpoint.unit if exchange.endpoint is not None else "tokens"
+    if not price.timed_pico and unit not in ("images", "audio"):
+        return tokens_nano(price, prompt, completion, cached, reasoning)
+    answered = exchange.status == 200
+    spent = Spent(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        reasoning_tokens=reasoning,
+        images=(exchange.peek.choices if exchange.peek else 1) if answered and unit == "images" else 0,
+        audio_ns=audio_ns(exchange) if answered and unit == "audio" else 0,
+        backend_ns=span_ns(ended - exchange.sent) if price.timed_pico else 0,
+    )
+    return cost_nano(price, spent)
+
+
+def audio_ns(exchange: Exchange) -> int:
+    """Its length as the backend told it, else the longest that so many bytes can be."""
+    if exchange.usage is not None and exchange.usage.seconds:
+        return span_ns(exchange.usage.seconds)
+    return body_bytes(exchange) * 1_000_000_000 // LEAST_AUDIO_BYTES_PER_S

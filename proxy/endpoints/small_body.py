@@ -1,0 +1,31 @@
+"""The body of a call to penstock itself: small JSON, read whole, each mistake named."""
+
+from typing import TypeVar
+
+from msgspec import Struct
+
+from penstock.core.errors import BodyTooLarge, WrongContentType
+from penstock.core.key_requests import read_body
+from penstock.ext import MEDIA_JSON
+from penstock.proxy.exchange import Exchange
+
+T = TypeVar("T", bound=Struct)
+
+MOST_BYTES = 65_536
+
+
+async def read_small(exchange: Exchange, kind: type[T]) -> T:
+    """Raises WrongContentType, BodyTooLarge, InvalidJson, MissingField, InvalidRequest, ClientLeft."""
+    if exchange.head.media != MEDIA_JSON:
+        raise WrongContentType("Content-Type must be application/json", param="Content-Type")
+    _bound(exchange.head.content_length or 0)
+    body = b""
+    while exchange.body_open:
+        body += exchange.part(await exchange.message())
+        _bound(len(body))
+    return read_body(body, kind)
+
+
+def _bound(size: int) -> None:
+    if size > MOST_BYTES:
+        raise BodyTooLarge(f"the body is over {MOST_BYTES} bytes")

@@ -1,0 +1,96 @@
+"""What all workers share (design: one memory-mapped file, one spool folder, one store), as one process opens it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from secrets import token_bytes
+
+from penstock.core.config import Config
+from penstock.core.limits import Rules
+from penstock.core.principal import ANONYMOUS
+from penstock.ext import Spool, State
+from penstock.proxy.held import held_of_file
+from penstock.proxy.identify import Identify, caller_maker
+from penstock.proxy.key_register import KeyRegister
+from penstock.proxy.keys import KeyRing
+from penstock.proxy.settings import Settings
+from penstock.proxy.state_folder import StateFolder
+from penstock.proxy.store import Store
+from penstock.proxy.store.sqlite import SqliteStore
+
+
+@dataclass(frozen=True)
+class Shared:
+    """store: None = there is none. spool: None = no request has a record (no store, and no limit that needs one)."""
+
+    folder: StateFolder
+    state: State
+    store: Store | None
+    spool: Spool | None
+    ring: KeyRing
+    identify: Identify
+    register: KeyRegister
+    now_ns: Callable[[], int]
+    """Monotonic, of this boot."""
+    wall_ns: Callable[[], int]
+
+
+def keeps_state(config: Config) -> bool:
+    """Something outlives a request: keys, limits or usage rows."""
+    return config.auth.mode != "none" or has_records(config) or _limits_addresses(config)
+
+
+def has_records(config: Config) -> bool:
+    """Requests have usage records: to be stored, or because a limit needs to be given back when a worker dies."""
+    return config.store.url != "none" or has_limits(config)
+
+
+def has_limits(config: Config) -> bool:
+    """Some tier or override limits something."""
+    sections = (*config.tiers.values(), *config.limits.override)
+    return any(section.amounts() for section in sections)
+
+
+def open_store(config: Config, folder: StateFolder) -> Store | None:
+    return SqliteStore(folder.database) if config.store.url == "sqlite" else None
+
+
+def open_shared(settings: Settings, *, now_ns: Callable[[], int], wall_ns: Callable[[], int]) -> Shared:
+    """Open everything, as a worker does at its start. now_ns: monotonic. Raises OSError."""
+    config = settings.config
+
+    def wall_s() -> float:
+        return wall_ns() / 1e9
+
+    folder = StateFolder(config.server.state_dir)
+    state = folder.open_state()
+    store = open_store(config, folder)
+    spool = Spool(str(folder.spool), state, config.store.spool_records) if has_records(config) else None
+    hasher = folder.hasher(settings.hash_key)
+    ring = KeyRing(
+        store if config.auth.mode == "keys" or settings.admin_key else None,
+        held_of_file(config.keys, settings.file_keys, hasher),
+        generation=lambda: state.keys_generation,
+        monotonic=lambda: now_ns() / 1e9,
+    )
+    identify = Identify(
+        ring,
+        hasher,
+        caller_maker(Rules.of(config), state),
+        anonymous=ANONYMOUS if config.auth.mode == "none" else None,
+        admin_key=settings.admin_key,
+        wall_s=wall_s,
+    )
+    register = KeyRegister(
+        store,
+        hasher,
+        prefix=config.auth.key_prefix,
+        tiers=config.tiers,
+        changed=state.bump_keys,
+        wall_s=wall_s,
+        random=token_bytes,
+    )
+    return Shared(folder, state, store, spool, ring, identify, register, now_ns, wall_ns)
+
+
+def _limits_addresses(config: Config) -> bool:
+    return any(getattr(config.limits.ip, name) for name in config.limits.ip.__struct_fields__)
