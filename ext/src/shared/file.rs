@@ -26,16 +26,13 @@ pub fn lock_folder(path: &Path) -> io::Result<File> {
     Ok(folder)
 }
 
-/// Holds the file's lock until dropped. Opened anew: a lock belongs to the opening, and forks share theirs.
-pub fn lock_file(file: &File) -> io::Result<Option<File>> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    match File::open(path) {
-        Ok(again) => lock(&again).map(|()| Some(again)),
-        Err(_) => Ok(None),
-    }
+/// The same file in an opening, and with a lock, of its own.
+pub fn open_again(file: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-fn lock(file: &File) -> io::Result<()> {
+/// Takes the file's lock; waits for it.
+pub fn lock(file: &File) -> io::Result<()> {
     loop {
         match flock(file, FlockOperation::LockExclusive) {
             Err(Errno::INTR) => {}
@@ -136,7 +133,7 @@ pub fn same(file: &File, path: &Path) -> bool {
     pair.is_ok_and(|(ours, theirs)| ours.ino() == theirs.ino() && ours.dev() == theirs.dev())
 }
 
-/// Gives up a lock that `try_lock` took.
+/// Gives up a lock.
 pub fn unlock(file: &File) -> io::Result<()> {
     Ok(flock(file, FlockOperation::Unlock)?)
 }

@@ -26,9 +26,11 @@ const AT_OUTCOME: usize = 9;
 const AT_LENGTHS: usize = 10;
 const AT_LATER_LENGTHS: usize = 11;
 const AT_NOW: usize = 12;
+/// Which state file the holds are in.
+const AT_BIRTH: usize = 13;
 /// How many holds follow; behind them the texts.
-const AT_HOLDS: usize = 13;
-const FIRST_HOLD: usize = 14;
+const AT_HOLDS: usize = 14;
+const FIRST_HOLD: usize = 15;
 const HOLD_WORDS: usize = 5;
 
 /// The states of a hold.
@@ -63,6 +65,7 @@ pub struct Opening<'a> {
     pub row: u64,
     pub wall: u64,
     pub now: u64,
+    pub birth: u64,
     /// key, tenant, user, tier, route, model, request id.
     pub names: [&'a [u8]; 7],
     /// So many holds will follow.
@@ -88,6 +91,7 @@ impl Record<'_> {
         self.set(AT_ROW, opening.row);
         self.set(AT_WALL, opening.wall);
         self.set(AT_NOW, opening.now);
+        self.set(AT_BIRTH, opening.birth);
         for index in AT_MS..=AT_OUTCOME {
             self.set(index, 0);
         }
@@ -181,6 +185,11 @@ impl Record<'_> {
     /// The monotonic clock at admission, ns.
     pub fn now(&self) -> u64 {
         self.get(AT_NOW)
+    }
+
+    /// Which state file the holds are in: those of another one are nobody's.
+    pub fn birth(&self) -> u64 {
+        self.get(AT_BIRTH)
     }
 
     pub fn holds(&self) -> usize {

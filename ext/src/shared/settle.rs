@@ -35,7 +35,13 @@ fn finish(
         0
     };
     let now = record.now().saturating_add(took).max(at_least);
-    for index in 0..record.holds() {
+    // A state file made anew never counted what was held in the one before.
+    let holds = if record.birth() == state.birth {
+        record.holds()
+    } else {
+        0
+    };
+    for index in 0..holds {
         if record.flag(index) != HELD {
             continue;
         }
@@ -114,16 +120,16 @@ pub fn reconcile(state: &State, folder: &Path) -> io::Result<u64> {
     for number in ring::numbers(folder)? {
         rings.extend(file::open(&ring::path(folder, number))?.and_then(Ring::mapped));
     }
-    state.reconcile(|| held_in_flight(&rings))
+    state.reconcile(|| held_in_flight(state, &rings))
 }
 
-fn held_in_flight(rings: &[Ring]) -> HashMap<u64, u64> {
+fn held_in_flight(state: &State, rings: &[Ring]) -> HashMap<u64, u64> {
     let mut held = HashMap::new();
     for ring in rings {
-        for record in ring
+        let records = ring
             .in_state(&[OPEN, SETTLING])
-            .filter_map(|slot| ring.record(slot))
-        {
+            .filter_map(|slot| ring.record(slot));
+        for record in records.filter(|record| record.birth() == state.birth) {
             for index in 0..record.holds() {
                 let hold = record.hold(index);
                 let holds = matches!(record.flag(index), INTENT | HELD | RELEASING);

@@ -158,6 +158,7 @@ impl Spool {
             row: self.state.next_row(clock.wall),
             wall: clock.wall,
             now: clock.now,
+            birth: self.state.birth,
             names: [
                 &names.key,
                 &names.tenant,

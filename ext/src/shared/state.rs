@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::sync::{Mutex, PoisonError};
 
 use super::file;
 use super::map::Map;
@@ -27,6 +28,7 @@ const AT_ROW_FLOOR: usize = 5;
 const AT_BEATEN: usize = 6;
 const AT_USED: usize = 7;
 const AT_NOTE: usize = 8;
+const AT_BIRTH: usize = 9;
 /// Two notes of a length and 64 words; the counter at AT_NOTE says which one holds.
 const AT_NOTES: [usize; 2] = [16, 96];
 pub const MAX_NOTE_BYTES: usize = 512;
@@ -40,11 +42,12 @@ const ROW_EPOCH_MS: u64 = 1_735_689_600_000;
 #[derive(Debug)]
 pub struct State {
     pub(super) map: Map,
-    file: File,
-    /// The file's lock keeps other processes out, this one other threads.
-    threads: Mutex<()>,
+    /// The file's lock keeps other processes out, the mutex other threads.
+    lock: Mutex<OwnLock>,
     pub(super) capacity: u32,
     host: u64,
+    /// Tells this file from all that were made before or after it.
+    pub(super) birth: u64,
     pub fresh: bool,
 }
 
@@ -80,12 +83,17 @@ impl State {
     }
 
     fn with(map: Map, file: File, capacity: u32, boot: u64, fresh: bool) -> Self {
+        let lock = Mutex::new(OwnLock {
+            process: std::process::id(),
+            file,
+        });
+        let birth = at(&map, AT_BIRTH);
         Self {
             map,
-            file,
-            threads: Mutex::new(()),
+            lock,
             capacity,
-            host: boot % ROW_STEP,
+            host: (boot >> 32) % ROW_STEP,
+            birth,
             fresh,
         }
     }
@@ -103,12 +111,18 @@ impl State {
 
     /// Runs `change` while nobody else adds or removes cells.
     pub(super) fn alone<T>(&self, change: impl FnOnce() -> T) -> io::Result<T> {
-        let _threads = self
-            .threads
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let _processes = file::lock_file(&self.file)?;
-        Ok(change())
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let process = std::process::id();
+        if lock.process != process {
+            *lock = OwnLock {
+                process,
+                file: file::open_again(&lock.file)?,
+            };
+        }
+        file::lock(&lock.file)?;
+        let made = change();
+        file::unlock(&lock.file)?;
+        Ok(made)
     }
 
     fn header(&self, index: usize) -> &AtomicU64 {
@@ -194,6 +208,13 @@ impl State {
     }
 }
 
+/// The state file, opened by this process: a fork shares its parent's opening, and so its lock.
+#[derive(Debug)]
+struct OwnLock {
+    process: u32,
+    file: File,
+}
+
 /// What of a file survives its making anew.
 #[derive(Default)]
 struct Before {
@@ -217,6 +238,10 @@ fn make(path: &Path, boot: u64, cells: usize, before: &Before) -> io::Result<(Ma
     word(&map, AT_CELLS).store(cells as u64, Relaxed);
     word(&map, AT_BOOT).store(boot, Relaxed);
     word(&map, AT_GENERATION).store(before.generation.wrapping_add(1), Relaxed);
+    let facts = file.metadata()?;
+    let [inode, s, ns] = [facts.ino(), facts.mtime() as u64, facts.mtime_nsec() as u64];
+    let birth = [boot, inode, s, ns].map(u64::to_le_bytes);
+    word(&map, AT_BIRTH).store(fingerprint(birth.as_flattened()), Relaxed);
     word(&map, AT_ROW_FLOOR).store(before.row, Relaxed);
     word(&map, AT_MAGIC).store(MAGIC, Release);
     file::publish(path)?;
@@ -242,7 +267,7 @@ fn fingerprint(bytes: &[u8]) -> u64 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
+    (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Up to 8 bytes as a word, the first lowest.
