@@ -84,13 +84,14 @@ impl State {
     }
 
     /// The key's word, 0 if it has no cell. `hint` remembers where the cell is.
-    pub fn word(&self, key: u64, hint: &AtomicU32) -> u64 {
+    pub fn word(&self, key: u64, window: Window, hint: &AtomicU32) -> u64 {
         if let Some(word) = self.live_word(key, hint.load(Relaxed)) {
             return word;
         }
-        let Some(index) = self.find(key) else {
-            return 0;
-        };
+        let found = self
+            .find(key)
+            .and_then(|index| self.checked(index, window).ok());
+        let Some(index) = found else { return 0 };
         hint.store(index, Relaxed);
         self.live_word(key, index).unwrap_or(0)
     }
@@ -222,7 +223,7 @@ impl State {
 
     /// What a calendar or in-flight cell counts now.
     pub fn used(&self, key: u64, window: Window, clock: &Clock) -> u64 {
-        let word = self.word(key, &AtomicU32::new(NOWHERE));
+        let word = self.word(key, window, &AtomicU32::new(NOWHERE));
         Rule::new(window, 0, None).standing(word, clock).used
     }
 

@@ -115,7 +115,7 @@ impl Limit {
 
     /// The cell's word, 0 if there is none yet.
     pub fn word(&self, state: &State) -> u64 {
-        state.word(self.key, &self.hint)
+        state.word(self.key, self.rule.window, &self.hint)
     }
 
     /// A hold as it stands before anything is taken.

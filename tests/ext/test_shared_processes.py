@@ -1,0 +1,273 @@
+"""Limits and spools shared by real processes with threads: exactly the limit is admitted, also while they are killed."""
+
+import mmap
+import os
+import random
+import signal
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from penstock.ext import (
+    FLAG_BACKEND,
+    MEASURE_IN_FLIGHT,
+    MEASURE_NANO_USD,
+    MEASURE_REQUESTS,
+    MEASURE_TOKENS,
+    OUTCOME_ANSWERED,
+    WINDOW_BUCKET,
+    WINDOW_DAY,
+    WINDOW_HOUR,
+    WINDOW_NONE,
+    Account,
+    Entry,
+    Limits,
+    Rings,
+    Spool,
+    State,
+)
+
+SECOND = 10**9
+HOUR = 3_600 * SECOND
+NOW = 10**15
+WALL = 500_000 * HOUR
+NAMES = (b"key", b"tenant", b"user", b"free")
+PROCESSES, THREADS = 4, 4
+
+_Limit = tuple[bytes, int, int, int, int, int]
+
+
+class Tally:
+    """Counters that forked processes share: one each, written by nobody else."""
+
+    def __init__(self, count: int) -> None:
+        self._memory = mmap.mmap(-1, 8 * count)
+        self._count = count
+
+    def add(self, index: int, n: int = 1) -> None:
+        struct.pack_into("q", self._memory, index * 8, self[index] + n)
+
+    def __getitem__(self, index: int) -> int:
+        value: int = struct.unpack_from("q", self._memory, index * 8)[0]
+        return value
+
+    @property
+    def total(self) -> int:
+        return sum(self[index] for index in range(self._count))
+
+
+def fork(work: Callable[[int], None], index: int) -> int:
+    """The process id of a child that does work(index) and exits with 0 if it did not raise."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        work(index)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def in_threads(work: Callable[[int], None], process: int) -> None:
+    threads = [threading.Thread(target=work, args=(process * THREADS + n,)) for n in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def wait_for(children: list[int]) -> None:
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * len(children)
+
+
+REQUESTS: _Limit = (b"requests", 1, MEASURE_REQUESTS, WINDOW_HOUR, 0, 5_000)
+BUCKET: _Limit = (b"bucket", 2, MEASURE_REQUESTS, WINDOW_BUCKET, SECOND, 5_000)
+TOKENS: _Limit = (b"tokens", 3, MEASURE_TOKENS, WINDOW_BUCKET, 60 * SECOND, 50_000)
+MONEY: _Limit = (b"usd", 4, MEASURE_NANO_USD, WINDOW_DAY, 0, 500_000)
+IN_FLIGHT: _Limit = (b"in_flight", 5, MEASURE_IN_FLIGHT, WINDOW_NONE, 0, 7)
+
+
+@pytest.mark.parametrize("limit", [REQUESTS, BUCKET], ids=["calendar", "bucket"])
+def test_exactly_the_limit_without_records(tmp_path: Path, limit: _Limit) -> None:
+    path = str(tmp_path / "state.shm")
+    State(path, b"boot")
+    tally = Tally(PROCESSES * THREADS)
+
+    def work(process: int) -> None:
+        state = State(path, b"boot")
+
+        def take(index: int) -> None:
+            limits = Limits(state, [limit])
+            for _ in range(2_000):
+                if limits.take(NOW, WALL) == 0:
+                    tally.add(index)
+
+        in_threads(take, process)
+
+    wait_for([fork(work, process) for process in range(PROCESSES)])
+    assert tally.total == 5_000
+
+
+@pytest.mark.parametrize("limit", [REQUESTS, BUCKET, TOKENS, MONEY], ids=["requests", "bucket", "tokens", "money"])
+def test_exactly_the_limit_with_records(tmp_path: Path, limit: _Limit) -> None:
+    path, folder = str(tmp_path / "state.shm"), str(tmp_path / "spool")
+    state = State(path, b"boot")
+    tally = Tally(PROCESSES * THREADS)
+
+    def work(process: int) -> None:
+        state = State(path, b"boot")
+        spool = Spool(folder, state, 8_192)
+        account = Account(state, [(b"wide", 9, MEASURE_REQUESTS, WINDOW_DAY, 0, 10**6), limit], *NAMES)
+
+        def admit(index: int) -> None:
+            for _ in range(1_500):
+                entry = spool.admit(account, b"/chat", b"tiny", b"id", 10, 100, NOW, WALL)
+                if isinstance(entry, Entry):
+                    tally.add(index)
+                    entry.close(OUTCOME_ANSWERED, 200, b"", 10, 0, 0, 0, 100, FLAG_BACKEND, 0, -1, b"")
+
+        in_threads(admit, process)
+
+    wait_for([fork(work, process) for process in range(PROCESSES)])
+    assert tally.total == 5_000
+    assert state.used(9, WINDOW_DAY, WALL) == 5_000, "who lost a race gave back what it had taken before"
+    rings = Rings(folder, state)
+    assert (rings.waiting, rings.open, rings.owned) == (5_000, 0, 0)
+
+
+def test_in_flight_never_exceeds_its_limit(tmp_path: Path) -> None:
+    path, folder = str(tmp_path / "state.shm"), str(tmp_path / "spool")
+    state = State(path, b"boot")
+    now_in = Tally(PROCESSES * THREADS)
+    most = Tally(PROCESSES * THREADS)
+
+    def work(process: int) -> None:
+        state = State(path, b"boot")
+        spool = Spool(folder, state, 65_536)
+        account = Account(state, [IN_FLIGHT], *NAMES)
+
+        def admit(index: int) -> None:
+            for _ in range(1_500):
+                entry = spool.admit(account, b"/chat", b"tiny", b"id", 0, 0, NOW, WALL)
+                if isinstance(entry, Entry):
+                    now_in.add(index)
+                    most.add(index, max(0, now_in.total - most[index]))
+                    now_in.add(index, -1)
+                    entry.close(OUTCOME_ANSWERED, 200, b"", 0, 0, 0, 0, 0, FLAG_BACKEND, 0, -1, b"")
+
+        in_threads(admit, process)
+
+    wait_for([fork(work, process) for process in range(PROCESSES)])
+    assert 1 <= max(most[index] for index in range(PROCESSES * THREADS)) <= 7
+    assert state.used(5, WINDOW_NONE, WALL) == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_processes_never_admit_too_much(tmp_path: Path, seed: int) -> None:
+    """Whenever it strikes, a kill leaves at most too much taken, every row is there once, and all is given back."""
+    rng = random.Random(seed)
+    path, folder = str(tmp_path / "state.shm"), str(tmp_path / "spool")
+    state = State(path, b"boot")
+    limits = [
+        (b"requests", 1, MEASURE_REQUESTS, WINDOW_HOUR, 0, 20_000),
+        (b"tokens", 3, MEASURE_TOKENS, WINDOW_DAY, 0, 10**12),
+        (b"usd", 4, MEASURE_NANO_USD, WINDOW_DAY, 0, 10**12),
+        (b"in_flight", 5, MEASURE_IN_FLIGHT, WINDOW_NONE, 0, 1_000),
+    ]
+    admitted, closed = Tally(64), Tally(64)
+
+    def work(process: int) -> None:
+        state = State(path, b"boot")
+        spool = Spool(folder, state, 32_768)
+        account = Account(state, limits, *NAMES)
+        while isinstance(entry := spool.admit(account, b"/chat", b"tiny", b"id", 100, 1_000, NOW, WALL), Entry):
+            admitted.add(process)
+            entry.close(OUTCOME_ANSWERED, 200, b"", 20, 10, 0, 0, 500, FLAG_BACKEND, 1, -1, b"")
+            closed.add(process)
+
+    kills = 0
+    rings = Rings(folder, state)
+    stored: dict[int, str] = {}
+    children = {process: fork(work, process) for process in range(3)}
+    for process in range(3, 15):
+        victim = rng.choice(list(children))
+        at = admitted[victim] + rng.randrange(1, 1_200)
+        while admitted[victim] < at and os.waitpid(children[victim], os.WNOHANG) == (0, 0):
+            store(rings, stored, rng.randrange(1, 500))
+        if admitted[victim] < at:
+            del children[victim]
+            break
+        os.kill(children.pop(victim), signal.SIGKILL)
+        kills += 1
+        children[process] = fork(work, process)
+    for child in children.values():
+        os.waitpid(child, 0)
+    for _ in range(kills):
+        while True:
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                break
+    while store(rings, stored, 1_000):
+        pass
+    assert admitted.total <= 20_000
+    assert state.used(1, WINDOW_HOUR, WALL) == 20_000
+    outcomes = list(stored.values())
+    assert closed.total <= outcomes.count("answered") <= closed.total + kills
+    assert outcomes.count("lost") <= kills
+    assert 20_000 - kills <= len(outcomes) <= 20_000 + kills
+    # What was being changed at the moment of a kill may stay taken, never more than was reserved.
+    answered = outcomes.count("answered")
+    assert 30 * answered <= state.used(3, WINDOW_DAY, WALL) <= 30 * answered + 100 * kills
+    assert 500 * answered <= state.used(4, WINDOW_DAY, WALL) <= 500 * answered + 1_000 * kills
+    assert state.used(5, WINDOW_NONE, WALL) <= kills
+    state.reconcile(folder)
+    assert state.used(5, WINDOW_NONE, WALL) == 0
+    assert (rings.waiting, rings.open, rings.owned) == (0, 0, 0)
+
+
+def store(rings: Rings, stored: dict[int, str], limit: int) -> int:
+    """Takes rows, and stores each once; how many."""
+    rows = rings.take(limit)
+    for row in rows:
+        assert isinstance(row[0], int) and isinstance(row[-3], str)
+        assert row[0] not in stored, "a row comes once"
+        stored[row[0]] = row[-3]
+    rings.free()
+    return len(rows)
+
+
+def test_sweeping_beside_users_loses_nothing(tmp_path: Path) -> None:
+    """Cells come and go under a sweeper that never rests; what was taken of each stays taken."""
+    path = str(tmp_path / "state.shm")
+    state = State(path, b"boot", 1_024)
+    tally = Tally(PROCESSES * THREADS)
+    rounds, cells, amount = 60, 40, 50
+
+    def work(process: int) -> None:
+        state = State(path, b"boot")
+
+        def take(index: int) -> None:
+            for turn in range(rounds):
+                for cell in range(cells):
+                    hour = [(b"", turn * 1_000 + cell + 10, MEASURE_REQUESTS, WINDOW_HOUR, 0, amount)]
+                    gone = (b"", cell + 500, MEASURE_REQUESTS, WINDOW_BUCKET, 1, 1)
+                    limits = Limits(state, hour)
+                    for _ in range(5):
+                        now, wall = NOW + turn * HOUR, WALL + 3 * turn * HOUR
+                        Limits(state, [gone]).take(now, wall)
+                        if limits.take(now, wall) == 0:
+                            tally.add(index)
+
+        in_threads(take, process)
+
+    children = [fork(work, process) for process in range(PROCESSES)]
+    while children:
+        # The users' clocks run apart by up to some turns: only what is old to all of them may go.
+        state.sweep(NOW, WALL)
+        if os.waitpid(children[-1], os.WNOHANG) != (0, 0):
+            children.pop()
+    assert tally.total <= rounds * cells * amount
