@@ -1,4 +1,4 @@
-"""Limits and spools shared by real processes with threads: exactly the limit is admitted, also while they are killed."""
+"""Limits and spools shared by real processes with threads: never more than the limit, also while they are killed."""
 
 import mmap
 import os
@@ -185,9 +185,7 @@ def test_killed_processes_never_admit_too_much(tmp_path: Path, seed: int) -> Non
         state = State(path, b"boot")
         spool = Spool(folder, state, 1_024)  # soon full: users go no faster than the drainer
         account = Account(state, limits, *NAMES)
-        while not isinstance(
-            entry := spool.admit(account, b"/chat", b"tiny", b"id", 100, 1_000, NOW, WALL), Refusal
-        ):
+        while not isinstance(entry := spool.admit(account, b"/chat", b"tiny", b"id", 100, 1_000, NOW, WALL), Refusal):
             if entry is None:
                 continue
             admitted.add(process)

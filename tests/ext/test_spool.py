@@ -1,6 +1,7 @@
 """The spool: rows as they were written, full rings, dead owners, and files that are not what they should be."""
 
 import os
+import random
 import struct
 from pathlib import Path
 
@@ -212,6 +213,58 @@ def test_the_drainer_settles_what_a_dead_owner_left(state: State, folder: str) -
     assert (rings.owned, rings.open, Spool(folder, state, 64).recovered) == (0, 0, 0)
 
 
+SETTLING = 3
+INTENT, HELD, RELEASING = 1, 2, 3
+
+
+def poke(folder: str, at: int, byte: int) -> None:
+    """Writes a byte of a ring of 64 records as its owner would have, had it died just there."""
+    with open(f"{folder}/000.ring", "r+b") as ring:
+        ring.seek(at)
+        ring.write(bytes([byte]))
+
+
+def state_at(slot: int) -> int:
+    return 4096 + slot
+
+
+def flag_at(slot: int, hold: int) -> int:
+    return 8192 + slot * 1024 + (15 + hold * 5) * 8
+
+
+def test_a_begun_settling_is_finished_with_its_own_facts(state: State, folder: str) -> None:
+    account, spool = Account(state, LIMITS, *NAMES), Spool(folder, state, 64)
+    close(admit(spool, account))
+    settled = [line[4] for line in account.standing(NOW, WALL)]
+    poke(folder, state_at(0), SETTLING)
+    # As if tokens_per_day and in_flight had not had their turn: recovery gives both back once more, and only these.
+    poke(folder, flag_at(0, 3), HELD)
+    poke(folder, flag_at(0, 5), HELD)
+    other = [admit(spool, account) for _ in range(2)]
+    del spool
+    before = [line[4] for line in account.standing(NOW, WALL)]
+    assert before == [3, 3, settled[2] + 200, settled[3] + 200, settled[4] + 2_000, 2]
+    del other
+    state.beat(NOW)
+    assert Spool(folder, state, 64).recovered == 3
+    (row,) = [row for row in rows(Rings(folder, state)) if row["outcome"] == "answered"]
+    assert (row["total_tokens"], row["cost_nano_usd"], row["request_id"]) == (21, 250, "req-1")
+    assert [line[4] for line in account.standing(NOW, WALL)] == [3, 3, 21, 0, 250, 0]
+
+
+@pytest.mark.parametrize("flag", [INTENT, RELEASING])
+def test_a_hold_in_doubt_stays_taken_until_it_is_reconciled(state: State, folder: str, flag: int) -> None:
+    account, spool = Account(state, LIMITS, *NAMES), Spool(folder, state, 64)
+    entry = admit(spool, account)
+    poke(folder, flag_at(0, 5), flag)
+    assert state.reconcile(folder) == 0, "its record is open"
+    del spool, entry
+    assert Spool(folder, state, 64).recovered == 1
+    assert state.used(6, WINDOW_NONE, WALL) == 1
+    assert state.reconcile(folder) == 1
+    assert state.used(6, WINDOW_NONE, WALL) == 0
+
+
 def test_what_was_held_in_another_state_is_not_given_back(tmp_path: Path, folder: str) -> None:
     """After a reboot the cells are seeded with what rows say: that never held what was reserved."""
     before = State(str(tmp_path / "state.shm"), b"boot")
@@ -283,8 +336,6 @@ def test_broken_files_are_made_anew(tmp_path: Path, folder: str, how: str) -> No
 
 @pytest.mark.parametrize("seed", range(20))
 def test_garbage_behind_the_headers_harms_nobody(tmp_path: Path, folder: str, seed: int) -> None:
-    import random
-
     rng = random.Random(seed)
     path, ring = tmp_path / "state.shm", Path(folder) / "000.ring"
     state = State(str(path), b"boot", 64)
@@ -295,7 +346,9 @@ def test_garbage_behind_the_headers_harms_nobody(tmp_path: Path, folder: str, se
         data = bytearray(file.read_bytes())
         states = range(4096, 4096 + 64)
         for _ in range(400):
-            data[rng.choice(states) if rng.random() < 0.3 else rng.randrange(4096, len(data))] = rng.choice((0, 1, 2, 3, 255, 77))
+            data[rng.choice(states) if rng.random() < 0.3 else rng.randrange(4096, len(data))] = rng.choice(
+                (0, 1, 2, 3, 255, 77)
+            )
         file.write_bytes(data)
     again = State(str(path), b"boot", 64)
     spool = Spool(folder, again, 64)

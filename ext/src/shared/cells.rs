@@ -326,3 +326,75 @@ impl State {
 pub fn key_of(cell: u64) -> u64 {
     if cell > TOMB { cell } else { cell | 1 << 63 }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use std::collections::HashMap;
+    use std::convert::Infallible;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn state(name: &str) -> State {
+        let path = std::env::temp_dir().join(format!("penstock-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let state = State::open(&path, b"boot", 64).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        state
+    }
+
+    fn add(state: &State, key: u64, hint: u32) -> Result<u32, Error> {
+        let one_more = |word: u64| Ok::<_, Infallible>((word + 1, ()));
+        let changed = state.change(key, Window::Bucket, hint, one_more)?;
+        Ok(changed.unwrap_or_else(|never| match never {}).index)
+    }
+
+    proptest! {
+        /// Adding, sweeping and reading in any order, keys colliding at will, is what a map does.
+        #[test]
+        fn the_table_is_a_map(steps in prop::collection::vec((0..40u64, 0..8u8), 0..400)) {
+            let state = state("map");
+            let mut twin: HashMap<u64, u64> = HashMap::new();
+            let mut hints: HashMap<u64, u32> = HashMap::new();
+            for (key, what) in steps {
+                let key = key_of(key << 58 | key);
+                if what == 0 {
+                    // Buckets whose time is not past stay.
+                    let freed = state.sweep(&Clock::new(2, 0)).unwrap();
+                    let before = twin.len();
+                    twin.retain(|_, word| *word > 2);
+                    prop_assert_eq!(freed as usize, before - twin.len());
+                    prop_assert_eq!(state.cells_used() as usize, twin.len());
+                } else if twin.len() < 56 || twin.contains_key(&key) {
+                    let hint = hints.get(&key).copied().unwrap_or(NOWHERE);
+                    hints.insert(key, add(&state, key, hint).unwrap());
+                    *twin.entry(key).or_insert(0) += 1;
+                }
+                for (&key, &word) in &twin {
+                    prop_assert_eq!(state.word(key, Window::Bucket, &AtomicU32::new(NOWHERE)), word);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cell_whose_remover_died_is_made_new() {
+        let state = state("dead");
+        let index = add(&state, 77, NOWHERE).unwrap();
+        state.cell(index).unwrap().word.store(DEAD, SeqCst);
+        assert_eq!(state.word(77, Window::Bucket, &AtomicU32::new(index)), 0);
+        assert_eq!(add(&state, 77, index).unwrap(), index);
+        assert_eq!(state.word(77, Window::Bucket, &AtomicU32::new(index)), 1);
+    }
+
+    #[test]
+    fn a_tomb_with_a_stray_word_is_made_new() {
+        let state = state("tomb");
+        let index = add(&state, 77, NOWHERE).unwrap();
+        state.cell(index).unwrap().key.store(TOMB, SeqCst);
+        assert_eq!(add(&state, 77, index).unwrap(), index);
+        assert_eq!(state.word(77, Window::Bucket, &AtomicU32::new(NOWHERE)), 1);
+    }
+}

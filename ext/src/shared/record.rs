@@ -272,3 +272,61 @@ fn cut(text: &[u8], most: usize) -> &[u8] {
     let end = (0..=most).rev().find(|end| !inside(end)).unwrap_or(0);
     text.get(..end).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn words() -> [AtomicU64; RECORD_WORDS] {
+        std::array::from_fn(|_| AtomicU64::new(u64::MAX))
+    }
+
+    proptest! {
+        #[test]
+        fn texts_come_back_whole_or_cut(
+            names in prop::array::uniform7("\\PC{0,80}"), later in prop::array::uniform2("\\PC{0,80}"), holds in 0..17usize,
+        ) {
+            let words = words();
+            let record = Record(&words);
+            let texts = names.each_ref().map(|name| name.as_bytes());
+            record.open(&Opening { row: 1, wall: 2, now: 3, birth: 4, names: texts, holds });
+            let held = Hold { index: 7, key: 8, measure: 2, window: 1, amount: 9, mark: 10, increment: 11 };
+            for index in 0..holds {
+                prop_assert_eq!(record.flag(index), 0);
+                record.set_hold(index, &held, HELD);
+            }
+            let facts = Facts { outcome: 3, flags: 5, status: 499, prompt: 1, nano_usd: 6, ms: 1.5, ..Facts::default() };
+            record.write_facts(&facts, later[0].as_bytes(), later[1].as_bytes());
+            prop_assert_eq!(record.facts(), facts);
+            for index in 0..holds {
+                prop_assert_eq!((record.hold(index), record.flag(index)), (held, HELD));
+            }
+            let (told, told_later) = (record.names(), record.later_texts());
+            for (text, told) in names.iter().chain(&later).zip(told.iter().chain(&told_later)) {
+                prop_assert!(text.starts_with(told.as_str()));
+            }
+            let short = names.iter().chain(&later).map(|text| text.len()).sum::<usize>() < 240;
+            prop_assert!(!short || (told == names && told_later == later));
+        }
+
+        #[test]
+        fn garbage_is_read_without_harm(garbage in prop::collection::vec(any::<u64>(), RECORD_WORDS)) {
+            let words: [AtomicU64; RECORD_WORDS] = std::array::from_fn(|index| AtomicU64::new(garbage.get(index).copied().unwrap_or(0)));
+            let record = Record(&words);
+            let _ = (record.names(), record.later_texts(), record.facts(), record.hold(record.holds()));
+            record.set_hold(1000, &Hold::default(), DONE);
+            record.write_facts(&Facts::default(), b"backend", b"error");
+        }
+    }
+
+    #[test]
+    fn a_cut_is_never_inside_a_character() {
+        assert_eq!(cut("aä".as_bytes(), 2), b"a");
+        assert_eq!(cut("aä".as_bytes(), 3), "aä".as_bytes());
+        assert_eq!(cut("😀".as_bytes(), 3), b"");
+        assert_eq!(cut(b"\x80\x80\x80", 2), b"");
+    }
+}
