@@ -16,7 +16,7 @@ from penstock.core.cost import (
     output_cap,
     worst_case,
 )
-from penstock.core.endpoint import Endpoint
+from penstock.core.endpoint import Endpoint, Unit
 from penstock.core.estimate import INLINE_IMAGE_TOKENS, REMOTE_INPUT_TOKENS, Kind, input_bound
 from penstock.core.prices import Terms
 
@@ -24,66 +24,67 @@ from penstock.core.prices import Terms
 class Asked(NamedTuple):
     """What a request says of its size.
 
-    remote: it names input that is not in it. images: those it brings along. output_tokens: its own cap, None = it names
-    none. choices: answers.
+    remote: it names input that is not in it. images: those it brings along. choices: answers. cap: the most tokens one
+    answer can have, as Bill.output_cap says.
     """
 
     body_bytes: int
     remote: bool
     images: int
-    output_tokens: int | None
     choices: int
+    cap: int
 
 
 class Bill(msgspec.Struct, frozen=True, kw_only=True):
     """What the requests of one plan can need, whichever of its targets answers.
 
     dearest: every part at the price of its dearest target; None = a target has no price.
+    input_pico, output_pico: its tokens, 0 without a price. plain: nothing else than tokens is paid for.
     margin_tokens: what servers add to a prompt. context_tokens: None = not known, or of one target not known.
     longest: the longest answer of any target; None = not known.
-    answers: its answers have tokens; else nothing but the input counts. plain: tokens are all that is paid for.
+    answers: its answers have tokens; else nothing but the input counts. batch: it may bring many prompts.
     """
 
     dearest: Price | None
+    input_pico: int
+    output_pico: int
+    plain: bool
     margin_tokens: int
     context_tokens: int | None
     longest: int | None
     total_s: float
-    answers: bool
+    unit: Unit
     batch: bool
-    images: bool
-    audio: bool
-
-    @property
-    def plain(self) -> bool:
-        return not (self.images or self.audio or (self.dearest is not None and self.dearest.timed_pico))
 
     def output_cap(self, asked: int | None, tier: int | None) -> int:
         """The most tokens one answer can have."""
-        return output_cap(asked, tier, self.longest, None) if self.answers else 0
+        return output_cap(asked, tier, self.longest, None) if self.unit != "input" else 0
 
-    def worst(self, asked: Asked, cap: int) -> tuple[int, int]:
-        """(tokens, nano-USD) it can need at most; `cap` is what output_cap says."""
-        tokens_in = asked.body_bytes + self.margin_tokens + asked.images * INLINE_IMAGE_TOKENS
-        if asked.remote:
-            tokens_in = max(tokens_in, self.context_tokens or REMOTE_INPUT_TOKENS)
-        if self.context_tokens is not None and not self.batch:
-            tokens_in = min(tokens_in, self.context_tokens)
-        price = self.dearest
-        if price is None or not self.plain:
-            return self._worst(asked, tokens_in, cap)
-        tokens_out = cap * asked.choices
-        nano = -(-(tokens_in * price.input_pico + tokens_out * price.output_pico) // 1000)
+    def worst(self, asked: Asked) -> tuple[int, int]:
+        """(tokens, nano-USD) it can need at most."""
+        body_bytes, remote, images, choices, cap = asked
+        tokens_in = body_bytes + self.margin_tokens
+        if images:
+            tokens_in += images * INLINE_IMAGE_TOKENS
+        context = self.context_tokens
+        if remote:
+            tokens_in = max(tokens_in, context or REMOTE_INPUT_TOKENS)
+        if context is not None and tokens_in > context and not self.batch:
+            tokens_in = context
+        if not self.plain:
+            return self._worst(asked, tokens_in)
+        tokens_out = cap * choices
+        nano = -(-(tokens_in * self.input_pico + tokens_out * self.output_pico) // 1000)
         return min(tokens_in + tokens_out, MOST_TOKENS), min(nano, MOST_NANO_USD)
 
-    def _worst(self, asked: Asked, tokens_in: int, cap: int) -> tuple[int, int]:
+    def _worst(self, asked: Asked, tokens_in: int) -> tuple[int, int]:
         worst: Worst = worst_case(
             self.dearest,
             input_tokens=tokens_in,
-            output_tokens=cap,
+            output_tokens=asked.cap,
             choices=asked.choices,
-            images=asked.choices if self.images else 0,
-            audio_bytes=asked.body_bytes if self.audio else 0,
+            images=asked.choices if self.unit == "images" else 0,
+            audio_bytes=asked.body_bytes if self.unit == "audio" else 0,
             total_s=self.total_s,
         )
         return worst.tokens, worst.nano_usd
@@ -95,16 +96,18 @@ def make_bill(endpoint: Endpoint, targets: Iterable[tuple[Terms, Kind, float]]) 
     terms = [each for each, _, _ in targets]
     contexts = [each.context_tokens for each in terms]
     longest = [each.max_output_tokens for each in terms if each.max_output_tokens]
+    price = dearest([each.price for each in terms])
     return Bill(
-        dearest=dearest([each.price for each in terms]),
+        dearest=price,
+        input_pico=price.input_pico if price else 0,
+        output_pico=price.output_pico if price else 0,
+        plain=endpoint.unit in ("tokens", "input") and not (price and price.timed_pico),
         margin_tokens=max((input_bound(0, kind) for _, kind, _ in targets), default=0),
         context_tokens=None if None in contexts else max(filter(None, contexts), default=None),
         longest=max(longest, default=None),
         total_s=max((total_s for _, _, total_s in targets), default=0),
-        answers=endpoint.unit == "tokens",
+        unit=endpoint.unit,
         batch=endpoint.unit == "input" or endpoint.route == "/v1/completions",
-        images=endpoint.unit == "images",
-        audio=endpoint.unit == "audio",
     )
 
 

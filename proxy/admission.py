@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from penstock.core.bill import Asked, tokens_nano
 from penstock.core.cost import LEAST_AUDIO_BYTES_PER_S, Price, Spent, cost_nano, span_ns
-from penstock.core.errors import NoPrice, PenstockError, PolicyError, SpoolFull, StateFullError
+from penstock.core.errors import NoPrice, PenstockError, SpoolFull, StateFullError
 from penstock.core.estimate import (
     answer_estimate,
     completion_estimate,
@@ -39,6 +39,7 @@ from penstock.proxy.identify import Caller
 # With when_full = "wait", a request waits so long for room in the spool, looking this often.
 MOST_WAIT_S = 5.0
 LOOK_S = 0.02
+COMPLETIONS = b"/v1/completions"
 
 
 class Admission:
@@ -62,7 +63,9 @@ class Admission:
         caller = exchange.caller
         if caller is None:
             return True  # an endpoint that is open to everybody counts for nobody
-        tokens, nano_usd = self._worst(plan, exchange, caller)
+        if caller.restricted:
+            check_allowed(plan, exchange, caller.allowance)
+        tokens, nano_usd = worst(plan, exchange, caller) if caller.bounded else (0, 0)
         try:
             entry = self._spool.admit(
                 caller.account,
@@ -76,13 +79,12 @@ class Admission:
             )
         except StateFull as error:
             raise StateFullError(str(error), retry_after_s=1) from None
-        if isinstance(entry, Refusal):
-            exchange.rate_headers = entry.headers
-            raise _refused(entry, caller.allowance, tokens, nano_usd)
         if entry is None:
             return False
+        exchange.standing = entry
+        if isinstance(entry, Refusal):
+            raise refused(entry, caller.allowance, tokens, nano_usd)
         exchange.entry = entry
-        exchange.rate_headers = entry.headers
         return True
 
     async def admit_when_room(self, plan: Plan, exchange: Exchange) -> None:
@@ -94,34 +96,6 @@ class Admission:
                 return
         raise SpoolFull("the store takes no usage rows and the spool for them is full", retry_after_s=5)
 
-    def _worst(self, plan: Plan, exchange: Exchange, caller: Caller) -> tuple[int, int]:
-        """(tokens, nano-USD) to be held; decides what has to be written into the request for that to be the most."""
-        allowance, account = caller.allowance, caller.account
-        if not allowance.tier_known:
-            raise tier_unknown(allowance)
-        if allowance.models is not None and not allowance.allows_model(plan.model or ""):
-            raise model_not_allowed(allowance, plan.model or "")
-        peek = exchange.peek
-        asked = None if peek is None else peek.max_output_tokens
-        check_output(allowance, asked)
-        if not (account.has_tokens or account.has_money):
-            return 0, 0
-        bill = plan.bill
-        if account.has_money and bill.dearest is None:
-            name = plan.model or f"of {plan.route.decode()}"
-            raise NoPrice(f"the model {name!r} has no price, and this key has a budget: set [models.NAME.price]")
-        cap = bill.output_cap(asked, allowance.max_output_tokens)
-        choices = 1 if peek is None else peek.choices
-        if asked is None and peek is not None:
-            exchange.output_cap = cap
-        if peek is not None and peek.stream and plan.endpoint.dialect == DIALECT_CHAT and not peek.include_usage:
-            exchange.asked_usage = True
-        if plan.endpoint.route == "/v1/completions":
-            choices *= prompt_count(exchange.body)
-        body = exchange.body
-        remote = remote_input(body) if body else False
-        return bill.worst(Asked(body_bytes(exchange), remote, inline_images(body), asked, choices), cap)
-
     # --- after it
 
     def settle(self, exchange: Exchange, ended: float) -> None:
@@ -129,15 +103,20 @@ class Admission:
         entry = exchange.entry or self._book(exchange)
         if entry is None:
             return
-        flags, prompt, completion, cached, reasoning = used(exchange)
+        usage = exchange.usage
+        if usage is not None:
+            flags, prompt, completion = 0, usage.prompt_tokens, usage.completion_tokens
+            cached, reasoning = min(usage.cached_tokens, prompt), min(usage.reasoning_tokens, completion)
+        else:
+            flags, prompt, completion = estimate(exchange)
+            cached = reasoning = 0
         target = exchange.target
         if target is not None:
             flags |= FLAG_BACKEND
-            price = target.terms.price
-            if price is not None:
-                nano = cost(price, exchange, ended, prompt, completion, cached, reasoning)
-                exchange.cost_nano = nano
-        error = exchange.error
+            if target.terms.price is not None:
+                spent = prompt, completion, cached, reasoning
+                exchange.cost_nano = cost(target.terms.price, exchange, ended, spent)
+        started, first, error = exchange.started, exchange.first_byte, exchange.error
         entry.close(
             outcome(exchange),
             exchange.status,
@@ -148,8 +127,8 @@ class Admission:
             reasoning,
             exchange.cost_nano,
             flags,
-            (ended - exchange.started) * 1000,
-            (exchange.first_byte - exchange.started) * 1000 if exchange.first_byte else -1.0,
+            (ended - started) * 1000,
+            (first - started) * 1000 if first else -1.0,
             error.code.encode() if error is not None else b"",
         )
 
@@ -162,7 +141,44 @@ class Admission:
         return self._spool.book(caller.account, endpoint.route.encode(), model, exchange.request_id, self._wall_ns())
 
 
-def _refused(refusal: Refusal, allowance: Allowance, tokens: int, nano_usd: int) -> PenstockError:
+# --- what a request can need ------------------------------------------------------------------------------
+
+
+def check_allowed(plan: Plan, exchange: Exchange, allowance: Allowance) -> None:
+    """Raises TierUnknown, ModelNotAllowed, OutputLimit."""
+    if not allowance.tier_known:
+        raise tier_unknown(allowance)
+    if allowance.models is not None and not allowance.allows_model(plan.model or ""):
+        raise model_not_allowed(allowance, plan.model or "")
+    check_output(allowance, None if exchange.peek is None else exchange.peek.max_output_tokens)
+
+
+def worst(plan: Plan, exchange: Exchange, caller: Caller) -> tuple[int, int]:
+    """(tokens, nano-USD) to be held; decides what has to be written into the request for that to be the most.
+
+    Raises NoPrice.
+    """
+    bill = plan.bill
+    if caller.on_budget and bill.dearest is None:
+        name = plan.model or f"of {plan.route.decode()}"
+        raise NoPrice(f"the model {name!r} has no price, and this key has a budget: set [models.NAME.price]")
+    peek = exchange.peek
+    if peek is None:
+        cap = bill.output_cap(None, caller.allowance.max_output_tokens)
+        return bill.worst(Asked(body_bytes(exchange), False, 0, 1, cap))
+    asked, choices, body = peek.max_output_tokens, peek.choices, exchange.body
+    cap = bill.output_cap(asked, caller.allowance.max_output_tokens)
+    if asked is None:
+        exchange.output_cap = cap
+    dialect = plan.endpoint.dialect
+    if dialect == DIALECT_CHAT:
+        exchange.asked_usage = bool(peek.stream) and not peek.include_usage
+        if plan.route == COMPLETIONS:
+            choices *= prompt_count(body)
+    return bill.worst(Asked(len(body), remote_input(body), inline_images(body), choices, cap))
+
+
+def refused(refusal: Refusal, allowance: Allowance, tokens: int, nano_usd: int) -> PenstockError:
     if refusal.never:
         return never_fits(allowance, refusal.index, tokens, nano_usd)
     return used_up(allowance, refusal.index, refusal.wait_ns)
@@ -173,45 +189,46 @@ def body_bytes(exchange: Exchange) -> int:
     return exchange.body_bytes or exchange.head.content_length or 0
 
 
+# --- what it did need -------------------------------------------------------------------------------------
+
+
 def outcome(exchange: Exchange) -> int:
+    error = exchange.error
     if exchange.client_left:
         return OUTCOME_CANCELLED
-    error = exchange.error
     if error is None:
         # What a backend refuses is passed on as it says it.
         return OUTCOME_ANSWERED if exchange.status < 400 else OUTCOME_FAILED
-    refused = isinstance(error, PolicyError) or error.fault in ("caller", "capacity")
+    refused = error.fault in ("caller", "policy", "capacity")
     return OUTCOME_REFUSED if refused and exchange.target is None else OUTCOME_FAILED
 
 
-def used(exchange: Exchange) -> tuple[int, int, int, int, int]:
-    """(flags, prompt, completion, cached, reasoning): tokens as the backend told them, else an estimate."""
-    usage = exchange.usage
-    if usage is not None:
-        prompt, completion = usage.prompt_tokens, usage.completion_tokens
-        return 0, prompt, completion, min(usage.cached_tokens, prompt), min(usage.reasoning_tokens, completion)
-    if exchange.target is None or exchange.status != 200:
-        return 0, 0, 0, 0, 0
+def estimate(exchange: Exchange) -> tuple[int, int, int]:
+    """(flags, prompt, completion tokens) of a request whose backend told no usage, by what it gave."""
     endpoint = exchange.endpoint
-    if endpoint is None or endpoint.unit in ("images", "audio"):
-        return FLAG_ESTIMATED, 0, 0, 0, 0
+    if exchange.target is None or exchange.status != 200 or endpoint is None:
+        return 0, 0, 0
+    if endpoint.unit in ("images", "audio"):
+        return FLAG_ESTIMATED, 0, 0
     completion = 0
     if exchange.stream_lines:
         completion = completion_estimate(exchange.stream_lines, endpoint.dialect)
     elif endpoint.unit == "tokens":
         completion = answer_estimate(exchange.answer_bytes)
-    return FLAG_ESTIMATED, prompt_estimate(body_bytes(exchange)), completion, 0, 0
+    return FLAG_ESTIMATED, prompt_estimate(body_bytes(exchange)), completion
 
 
-def cost(
-    price: Price, exchange: Exchange, ended: float, prompt: int, completion: int, cached: int, reasoning: int
-) -> int:
-    """What the request cost, in nano-USD. An answer that never began costs nothing, but the time it took."""
+def cost(price: Price, exchange: Exchange, ended: float, spent: tuple[int, int, int, int]) -> int:
+    """What the request cost, in nano-USD. An answer that never began costs nothing, but the time it took.
+
+    spent: prompt, completion, cached and reasoning tokens.
+    """
     unit = exchange.endpoint.unit if exchange.endpoint is not None else "tokens"
-    if not price.timed_pico and unit not in ("images", "audio"):
-        return tokens_nano(price, prompt, completion, cached, reasoning)
+    if not price.timed_pico and unit in ("tokens", "input"):
+        return tokens_nano(price, *spent)
     answered = exchange.status == 200
-    spent = Spent(
+    prompt, completion, cached, reasoning = spent
+    whole = Spent(
         prompt_tokens=prompt,
         completion_tokens=completion,
         cached_tokens=cached,
@@ -220,7 +237,7 @@ def cost(
         audio_ns=audio_ns(exchange) if answered and unit == "audio" else 0,
         backend_ns=span_ns(ended - exchange.sent) if price.timed_pico else 0,
     )
-    return cost_nano(price, spent)
+    return cost_nano(price, whole)
 
 
 def audio_ns(exchange: Exchange) -> int:

@@ -1,14 +1,14 @@
 """One request, from its arrival to its settling: what is known of it, and the look-out for its client's leaving."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.endpoint import Endpoint
 from penstock.core.errors import Fault, PenstockError
 from penstock.core.plan import PlannedTarget
-from penstock.ext import MEDIA_NONE, Entry, Peek, RequestHead, Usage
+from penstock.ext import MEDIA_NONE, Entry, Peek, Refusal, RequestHead, Usage
 
 if TYPE_CHECKING:
     from penstock.proxy.identify import Caller
@@ -42,7 +42,7 @@ class Exchange:
     # What a limit needs spliced into the body: the stream's usage, and a cap on output (0 = none).
     asked_usage = False
     output_cap = 0
-    rate_headers: Sequence[tuple[bytes, bytes]] = ()
+    standing: Entry | Refusal | None = None  # what is left of its limits, for the head of its answer
     backend = ""
     attempts = 0
     target: PlannedTarget | None = None  # where the request was sent
@@ -135,9 +135,8 @@ class Exchange:
         if self.cors:
             headers = [line for line in headers if not line[0].startswith(b"access-control-")]
             headers.extend(self.cors)
-        if self.rate_headers:
+        if self.standing is not None:
             headers = [line for line in headers if line[0] not in RATE_HEADERS]
-            headers.extend(self.rate_headers)
         for name, _ in headers:
             if name == b"x-request-id":
                 return headers
@@ -150,6 +149,11 @@ class Exchange:
         """Send the head of an answer. From now on nothing can be tried again."""
         self.status = status
         self.first_byte = perf_counter()
+        if self.standing is not None:
+            if self._door is not None:
+                self._door.more_lines = b"".join(b"%b: %b\r\n" % x for x in self.standing.headers)
+            else:
+                headers.extend(self.standing.headers)
         sent: Awaitable[None] = self.send({"type": "http.response.start", "status": status, "headers": headers})
         return sent
 

@@ -129,6 +129,7 @@ class ServerConnection(asyncio.Protocol):
         "_task",
         "_transport",
         "client",
+        "more_lines",
         "on_leave",
         "server",
     )
@@ -149,6 +150,8 @@ class ServerConnection(asyncio.Protocol):
         self._message_end = self._continue = self._keep = self._chunked = self._has_body = False
         self._since = listener.loop.time()
         self.on_leave: Callable[[], None] | None = None
+        self.more_lines = b""
+        """Header lines for the next head, each ended by CRLF: what is left of the client's limits."""
 
     def __repr__(self) -> str:
         doing = "closed" if self._closed else "answering" if self._answering else "waiting for a request"
@@ -324,6 +327,9 @@ class ServerConnection(asyncio.Protocol):
                 more = True  # a stream that came in one piece is framed like any other
         if not dated:
             parts.append(self._listener.date())
+        if self.more_lines:
+            parts.append(self.more_lines)
+            self.more_lines = b""
         head_request = request is not None and request.method == "HEAD"
         self._has_body = not (head_request or status in BODILESS_STATUSES)
         http10 = request is not None and request.http10

@@ -29,11 +29,18 @@ from penstock.proxy.keys import KeyRing, unavailable
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """A principal with what it may do, ready to be held against the limits."""
+    """A principal with what it may do, ready to be held against the limits.
+
+    restricted: not every model, or not every length of answer, is allowed. bounded: tokens or money are limited, so
+    the most that a request can need must be known. on_budget: money is.
+    """
 
     principal: Principal
     allowance: Allowance
     account: Account
+    restricted: bool
+    bounded: bool
+    on_budget: bool
 
 
 def caller_maker(rules: Rules, state: State) -> Callable[[Principal], Caller]:
@@ -42,7 +49,10 @@ def caller_maker(rules: Rules, state: State) -> Callable[[Principal], Caller]:
     def make(principal: Principal) -> Caller:
         allowed = allowance(principal, rules)
         names = (principal.key_id, principal.tenant_id, principal.user_id, principal.tier)
-        return Caller(principal, allowed, Account(state, allowed.cells(), *(name.encode() for name in names)))
+        account = Account(state, allowed.cells(), *(name.encode() for name in names))
+        restricted = not allowed.tier_known or allowed.models is not None or allowed.max_output_tokens is not None
+        bounded = account.has_tokens or account.has_money
+        return Caller(principal, allowed, account, restricted, bounded, account.has_money)
 
     return make
 

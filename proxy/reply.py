@@ -31,7 +31,6 @@ async def send_json(exchange: Exchange, status: int, value: Any, extra: tuple[tu
         *SECURITY_HEADERS,
         (b"x-request-id", exchange.request_id),
         *exchange.cors,
-        *exchange.rate_headers,
         *extra,
     ]
     if exchange.scope["scheme"] == "https":
