@@ -117,6 +117,12 @@ def test_headers(benchmark: Any, state: State, spool: Spool) -> None:
     assert benchmark(lambda: entry.headers)
 
 
+def test_header_lines(benchmark: Any, state: State, spool: Spool) -> None:
+    entry = spool.admit(Account(state, FIVE, *NAMES), *REQUEST, 500, 10_000, NOW, WALL)
+    assert isinstance(entry, Entry)
+    assert benchmark(lambda: entry.header_lines)
+
+
 def test_two_limits_of_an_address(benchmark: Any, state: State) -> None:
     buckets = [(b"", cell, MEASURE_REQUESTS, WINDOW_BUCKET, MINUTE, 10**9) for cell in (1, 2)]
     limits = Limits(state, buckets)

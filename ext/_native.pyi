@@ -567,6 +567,9 @@ class Refusal:
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """As Entry.headers, of the limit that refused."""
+    @property
+    def header_lines(self) -> bytes:
+        """The same as lines, like Entry.header_lines."""
 
 @final
 class Spool:
@@ -612,6 +615,9 @@ class Entry:
     def headers(self) -> list[tuple[bytes, bytes]]:
         """x-ratelimit-limit, -remaining, -reset (epoch s) and ratelimit of the tightest limit, ratelimit-policy of all
         (draft-ietf-httpapi-ratelimit-headers-10), as they stood at admission; [] without limits."""
+    @property
+    def header_lines(self) -> bytes:
+        """The same, ready to be written: each "name: value" CRLF; b"" without limits."""
     def close(
         self,
         outcome: int,

@@ -85,8 +85,10 @@ def test_any_history(
             if isinstance(wanted, tuple):
                 assert isinstance(got, Refusal)
                 assert (got.index, got.wait_ns, got.never) == wanted
+                check_headers(got, oracle.headers(theirs.limits, got.index, now, wall))
             else:
                 assert isinstance(got, Entry)
+                check_headers(got, oracle.headers(theirs.limits, None, now, wall))
                 open_entries.append((got, wanted, now))
         elif open_entries:
             entry, twin, began = open_entries.pop(a % len(open_entries))
@@ -99,6 +101,11 @@ def test_any_history(
         close(entry, 0, 0, 0, 0)
     while rings.take(1000):
         rings.free()
+
+
+def check_headers(told: Entry | Refusal, expected: dict[str, str]) -> None:
+    assert {name.decode(): value.decode() for name, value in told.headers} == expected
+    assert told.header_lines == b"".join(b"%s: %s\r\n" % line for line in told.headers)
 
 
 def close(entry: Entry, tokens: int, nano_usd: int, flags: int, ms: float) -> None:

@@ -109,6 +109,7 @@ def test_a_booked_row_holds_nothing(state: State, folder: str) -> None:
     entry = spool.book(account, b"/v1/chat", b"", b"req-2", WALL)
     assert entry is not None
     assert entry.headers == []
+    assert entry.header_lines == b""
     entry.close(OUTCOME_REFUSED, 429, b"", 0, 0, 0, 0, 0, FLAG_CACHED, -1, float("nan"), b"requests_per_hour")
     (row,) = rows(Rings(folder, state))
     told = ("api_key_id", "tenant_id", "model_used", "ttft_ms", "response_time_ms", "llm_request", "response_cached")

@@ -156,3 +156,42 @@ class Entry:
 
 def needed(measure: int, tokens: int, nano_usd: int) -> int:
     return {MEASURE_TOKENS: tokens, MEASURE_NANO_USD: nano_usd}.get(measure, 1)
+
+
+UNITS = {
+    MEASURE_TOKENS: ';qu="tokens"',
+    MEASURE_NANO_USD: ';qu="nano-usd"',
+    MEASURE_IN_FLIGHT: ';qu="concurrent-requests"',
+}
+
+
+def headers(limits: list[Limit], told: int | None, now_ns: int, wall_ns: int) -> dict[str, str]:
+    """What an answer says of limits that are all named "limit"; of the tightest, or of the one told of."""
+    shown = {index: limit for index, limit in enumerate(limits) if limit.amount != UNLIMITED}
+    if not shown:
+        return {}
+    left = {index: max(0, limit.amount - limit.standing(now_ns, wall_ns)[0]) for index, limit in shown.items()}
+    tightness = {
+        index: (limit.window == WINDOW_NONE, Fraction(left[index], max(limit.amount, 1)))
+        for index, limit in shown.items()
+    }
+    one = told if told in shown else min(shown, key=lambda index: tightness[index])
+    _, resets_in = shown[one].standing(now_ns, wall_ns)
+    return {
+        "x-ratelimit-limit": str(shown[one].amount),
+        "x-ratelimit-remaining": str(left[one]),
+        "x-ratelimit-reset": str(-(-(wall_ns + resets_in) // 10**9)),
+        "ratelimit-policy": ", ".join(policy(limit, wall_ns) for limit in shown.values()),
+        "ratelimit": f'"limit";r={left[one]};t={-(-resets_in // 10**9)}',
+    }
+
+
+def policy(limit: Limit, wall_ns: int) -> str:
+    told = f'"limit";q={limit.amount}{UNITS.get(limit.measure, "")}'
+    if limit.window == WINDOW_NONE:
+        return told
+    if limit.window == WINDOW_BUCKET:
+        return f"{told};w={max(1, (limit.unit_ns * limit.amount + 5 * 10**8) // 10**9)}"
+    start = window_start(limit.window, wall_ns)
+    length_ns = window_end_ns(limit.window, start) - (start - EPOCH) // timedelta(microseconds=1) * 1000
+    return f"{told};w={length_ns // 10**9}"

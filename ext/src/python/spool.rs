@@ -24,11 +24,19 @@ struct Told {
 }
 
 impl Told {
+    fn lines(&self, limit: Option<usize>) -> Vec<u8> {
+        self.account.header_lines(&self.words, limit, &self.clock)
+    }
+
     fn headers<'py>(&self, py: Python<'py>, limit: Option<usize>) -> Headers<'py> {
-        let headers = self.account.headers(&self.words, limit, &self.clock);
-        headers
-            .iter()
-            .map(|(name, value)| (PyBytes::new(py, name), PyBytes::new(py, value)))
+        let lines = self.lines(limit);
+        lines
+            .split(|&byte| byte == b'\n')
+            .filter_map(|line| {
+                let colon = memchr::memchr(b':', line)?;
+                let (name, value) = (line.get(..colon)?, line.get(colon + 2..)?.trim_ascii_end());
+                Some((PyBytes::new(py, name), PyBytes::new(py, value)))
+            })
             .collect()
     }
 }
@@ -54,6 +62,11 @@ impl Refusal {
     fn headers<'py>(&self, py: Python<'py>) -> Headers<'py> {
         self.told.headers(py, Some(self.index))
     }
+
+    #[getter]
+    fn header_lines<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.told.lines(Some(self.index)))
+    }
 }
 
 /// An open record: what a request holds until it is closed.
@@ -74,6 +87,14 @@ impl Entry {
             .as_ref()
             .map(|told| told.headers(py, None))
             .unwrap_or_default()
+    }
+
+    #[getter]
+    fn header_lines<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        match &self.told {
+            Some(told) => PyBytes::new(py, &told.lines(None)),
+            None => PyBytes::new(py, b""),
+        }
     }
 
     /// Settles the holds and closes the record. A second call does nothing.

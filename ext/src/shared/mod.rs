@@ -7,6 +7,7 @@
 mod account;
 mod cells;
 mod file;
+mod headlines;
 mod limit;
 mod map;
 mod record;

@@ -113,24 +113,30 @@ impl Rule {
     }
 
     pub fn standing(&self, word: u64, clock: &Clock) -> Standing {
+        Standing {
+            used: self.used(word, clock),
+            resets_in: self.resets_in(word, clock),
+        }
+    }
+
+    #[inline]
+    pub fn used(&self, word: u64, clock: &Clock) -> u64 {
         match self.window {
-            Window::Bucket => {
-                let ahead = word.saturating_sub(clock.now);
-                Standing {
-                    used: ahead.div_ceil(self.increment.max(1)),
-                    resets_in: ahead,
-                }
-            }
-            Window::None => Standing {
-                used: word & COUNT,
-                resets_in: 0,
-            },
+            Window::Bucket => word
+                .saturating_sub(clock.now)
+                .div_ceil(self.increment.max(1)),
+            Window::None => word & COUNT,
+            window => current(word, window, clock).1,
+        }
+    }
+
+    pub fn resets_in(&self, word: u64, clock: &Clock) -> u64 {
+        match self.window {
+            Window::Bucket => word.saturating_sub(clock.now),
+            Window::None => 0,
             window => {
-                let (index, used) = current(word, window, clock);
-                Standing {
-                    used,
-                    resets_in: clock.until_end(window, clock.widen(window, index)),
-                }
+                let (index, _) = current(word, window, clock);
+                clock.until_end(window, clock.widen(window, index))
             }
         }
     }
