@@ -4,7 +4,6 @@ A Bill is part of a plan, made once; both ways of using it are a few integer ope
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import msgspec
 
@@ -19,20 +18,6 @@ from penstock.core.cost import (
 from penstock.core.endpoint import Endpoint, Unit
 from penstock.core.estimate import INLINE_IMAGE_TOKENS, REMOTE_INPUT_TOKENS, Kind, input_bound
 from penstock.core.prices import Terms
-
-
-class Asked(NamedTuple):
-    """What a request says of its size.
-
-    remote: it names input that is not in it. images: those it brings along. choices: answers. cap: the most tokens one
-    answer can have, as Bill.output_cap says.
-    """
-
-    body_bytes: int
-    remote: bool
-    images: int
-    choices: int
-    cap: int
 
 
 class Bill(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,9 +45,12 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
         """The most tokens one answer can have."""
         return output_cap(asked, tier, self.longest, None) if self.unit != "input" else 0
 
-    def worst(self, asked: Asked) -> tuple[int, int]:
-        """(tokens, nano-USD) it can need at most."""
-        body_bytes, remote, images, choices, cap = asked
+    def worst(self, body_bytes: int, remote: bool, images: int, choices: int, cap: int) -> tuple[int, int]:
+        """(tokens, nano-USD) it can need at most.
+
+        remote: it names input that is not in it. images: those it brings along. choices: answers. cap: the most tokens
+        one answer can have, as `output_cap` says.
+        """
         tokens_in = body_bytes + self.margin_tokens
         if images:
             tokens_in += images * INLINE_IMAGE_TOKENS
@@ -72,19 +60,19 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
         if context is not None and tokens_in > context and not self.batch:
             tokens_in = context
         if not self.plain:
-            return self._worst(asked, tokens_in)
+            return self._worst(body_bytes, tokens_in, choices, cap)
         tokens_out = cap * choices
         nano = -(-(tokens_in * self.input_pico + tokens_out * self.output_pico) // 1000)
         return min(tokens_in + tokens_out, MOST_TOKENS), min(nano, MOST_NANO_USD)
 
-    def _worst(self, asked: Asked, tokens_in: int) -> tuple[int, int]:
+    def _worst(self, body_bytes: int, tokens_in: int, choices: int, cap: int) -> tuple[int, int]:
         worst: Worst = worst_case(
             self.dearest,
             input_tokens=tokens_in,
-            output_tokens=asked.cap,
-            choices=asked.choices,
-            images=asked.choices if self.unit == "images" else 0,
-            audio_bytes=asked.body_bytes if self.unit == "audio" else 0,
+            output_tokens=cap,
+            choices=choices,
+            images=choices if self.unit == "images" else 0,
+            audio_bytes=body_bytes if self.unit == "audio" else 0,
             total_s=self.total_s,
         )
         return worst.tokens, worst.nano_usd

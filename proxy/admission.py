@@ -6,7 +6,7 @@ Both ends of a request's usage record stand here: `admit` opens it with what it 
 import asyncio
 from collections.abc import Callable
 
-from penstock.core.bill import Asked, tokens_nano
+from penstock.core.bill import tokens_nano
 from penstock.core.cost import LEAST_AUDIO_BYTES_PER_S, Price, Spent, cost_nano, span_ns
 from penstock.core.errors import NoPrice, PenstockError, SpoolFull, StateFullError
 from penstock.core.estimate import (
@@ -165,7 +165,7 @@ def worst(plan: Plan, exchange: Exchange, caller: Caller) -> tuple[int, int]:
     peek = exchange.peek
     if peek is None:
         cap = bill.output_cap(None, caller.allowance.max_output_tokens)
-        return bill.worst(Asked(body_bytes(exchange), False, 0, 1, cap))
+        return bill.worst(body_bytes(exchange), False, 0, 1, cap)
     asked, choices, body = peek.max_output_tokens, peek.choices, exchange.body
     cap = bill.output_cap(asked, caller.allowance.max_output_tokens)
     if asked is None:
@@ -175,7 +175,7 @@ def worst(plan: Plan, exchange: Exchange, caller: Caller) -> tuple[int, int]:
         exchange.asked_usage = bool(peek.stream) and not peek.include_usage
         if plan.route == COMPLETIONS:
             choices *= prompt_count(body)
-    return bill.worst(Asked(len(body), remote_input(body), inline_images(body), choices, cap))
+    return bill.worst(len(body), remote_input(body), inline_images(body), choices, cap)
 
 
 def refused(refusal: Refusal, allowance: Allowance, tokens: int, nano_usd: int) -> PenstockError:

@@ -151,7 +151,7 @@ class Exchange:
         self.first_byte = perf_counter()
         if self.standing is not None:
             if self._door is not None:
-                self._door.more_lines = b"".join(b"%b: %b\r\n" % x for x in self.standing.headers)
+                self._door.more_lines = self.standing.header_lines
             else:
                 headers.extend(self.standing.headers)
         sent: Awaitable[None] = self.send({"type": "http.response.start", "status": status, "headers": headers})

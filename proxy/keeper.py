@@ -31,6 +31,7 @@ RECONCILE_S = 2.0
 SWEEP_S = 10.0
 TOUCH_S = 2.0
 LOCK_AGAIN_S = 0.5
+LOCK = "keeper.lock"
 NOTE_BYTES = 512
 SECOND = 1_000_000_000
 
@@ -72,6 +73,7 @@ def run(state_dir: Path, make: "Callable[[], Keeper]") -> None:
     with alone(state_dir, ends) as is_alone:
         if not is_alone:
             return
+        (state_dir / LOCK).write_text(str(os.getpid()))
         keeper = make()
         while not ends(PERIOD_S):
             keeper.step(time.monotonic_ns(), time.time_ns())
@@ -80,8 +82,8 @@ def run(state_dir: Path, make: "Callable[[], Keeper]") -> None:
 
 @contextmanager
 def alone(state_dir: Path, ends: Callable[[float], bool]) -> Iterator[bool]:
-    """Wait for the lock that says who keeps a state_dir, and say so in it; False if it was time to end before that."""
-    with (state_dir / "keeper.lock").open("a") as file:
+    """Wait for the lock that says who keeps a state_dir; False if it was time to end before that."""
+    with (state_dir / LOCK).open("a") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,9 +92,6 @@ def alone(state_dir: Path, ends: Callable[[float], bool]) -> Iterator[bool]:
                     yield False
                     return
             else:
-                file.truncate(0)
-                file.write(str(os.getpid()))
-                file.flush()
                 yield True
                 return
 

@@ -4,6 +4,7 @@ memory is new, what was used is counted again from the store."""
 from penstock.core.limits import cell_id
 from penstock.core.measures import MEASURED, WINDOW_DAY, WINDOW_HOUR, WINDOW_MONTH
 from penstock.ext import Rings, State
+from penstock.proxy.keeper import alone
 from penstock.proxy.settings import Settings
 from penstock.proxy.shared import open_store
 from penstock.proxy.state_folder import StateFolder
@@ -40,10 +41,13 @@ def prepare(settings: Settings, wall_ns: int) -> str:
 
 def _book_what_waits(folder: StateFolder, state: State, store: Store) -> None:
     """Rows that nobody stored before everything ended are part of what was used."""
-    rings = Rings(str(folder.spool), state)
-    while rows := rings.take(BATCH):
-        store.insert_rows(rows)
-        rings.free()
+    with alone(folder.path, lambda after_s: True) as is_alone:
+        if not is_alone:
+            return  # the keeper of another penstock on this folder has them
+        rings = Rings(str(folder.spool), state)
+        while rows := rings.take(BATCH):
+            store.insert_rows(rows)
+            rings.free()
 
 
 def _count_again(state: State, store: Store, wall_ns: int) -> None:

@@ -18,7 +18,6 @@ class StateFolder:
         self.shared = self.path / "state.shm"
         self.spool = self.path / "spool"
         self.archive = self.path / "archive"
-        self.keeper_lock = self.path / "keeper.lock"
 
     def make(self) -> None:
         """Make the folders that are missing. Raises OSError."""

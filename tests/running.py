@@ -110,7 +110,8 @@ class Penstock(Process):
         until = time.monotonic() + START_S
         lock = self.state_dir / "keeper.lock"
         while time.monotonic() < until:
-            if lock.exists() and (text := lock.read_text()):
+            children = {child.pid for child in psutil.Process(self.process.pid).children()}
+            if lock.exists() and (text := lock.read_text()) and int(text) in children:
                 return int(text)
             time.sleep(0.01)
         raise TimeoutError(f"no keeper: {self.text()[-2000:]}")

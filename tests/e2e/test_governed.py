@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -87,6 +89,15 @@ def test_a_limited_answer_says_what_is_left(open_handed: Penstock) -> None:
     assert 0 < int(first.headers["x-ratelimit-reset"]) - time.time() <= 3600
     assert '"requests_per_hour";q=100000;w=3600' in first.headers["ratelimit-policy"]
     assert f'"requests_per_hour";r={left[0]}' in first.headers["ratelimit"]
+
+
+def test_what_is_left_is_told_over_tls_too(demo: Demo, certificates: Path) -> None:
+    tls = f'[server.tls]\ncert_file = "{certificates}/server.pem"\nkey_file = "{certificates}/server.key"'
+    text = configuration(demo, "requests_per_day = 10", more=tls)
+    context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+    with Penstock(text, env=ENV) as penstock, httpx.Client(base_url=penstock.url, verify=context, http2=True) as client:
+        answer = client.post("/v1/chat/completions", json=CHAT, headers=AUTH)
+        assert (answer.status_code, answer.headers["x-ratelimit-remaining"]) == (200, "9")
 
 
 def test_a_refusal_is_true_and_names_the_next_tier(demo: Demo) -> None:

@@ -58,20 +58,20 @@ def chat(penstock: Penstock, tokens: int, **more: Any) -> httpx.Response:
 
 
 def test_a_webhook_is_told_once_for_each_threshold(demo: Demo) -> None:
-    budget = "usd_per_day = 0.001\nmax_output_tokens = 100"  # 500 tokens of an answer
+    budget = "usd_per_day = 0.0011"
     with (
         webhook() as (url, told),
         governed(demo, budget, more=f'{PRICED}[alerts]\nwebhook = "{url}"') as penstock,
     ):
         for _ in range(10):
-            assert chat(penstock, 45).status_code == 200
+            assert chat(penstock, 45, max_tokens=45).status_code == 200
         until = time.monotonic() + 20
         while len(told) < 2 and time.monotonic() < until:
             time.sleep(0.05)
         time.sleep(0.5)
         assert [alert["percent"] for alert in told] == [50, 80]
-        assert (told[0]["scope"], told[0]["id"], told[0]["limit_usd"]) == ("key", "file:test", 0.001)
-        assert told[0]["spent_usd"] >= 0.0005
+        assert (told[0]["scope"], told[0]["id"], told[0]["limit_usd"]) == ("key", "file:test", 0.0011)
+        assert told[0]["spent_usd"] >= 0.00055
 
 
 def test_a_client_that_leaves_pays_for_what_it_got(demo: Demo) -> None:
