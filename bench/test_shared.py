@@ -26,6 +26,7 @@ from penstock.ext import (
     Rings,
     Spool,
     State,
+    Usage,
 )
 
 NOW = 10**15
@@ -70,7 +71,7 @@ def drain(tmp_path: Path, state: State) -> Callable[[], None]:
 
 
 def close(entry: Entry) -> None:
-    entry.close(OUTCOME_ANSWERED, 200, b"one", 12, 9, 0, 0, 210, FLAG_BACKEND, 12.5, 3.25, b"")
+    entry.close(OUTCOME_ANSWERED, 200, b"one", Usage(12, 9), 210, FLAG_BACKEND, 12.5, 3.25, b"")
 
 
 def run(benchmark: Any, drain: Callable[[], None], once: Callable[[], None]) -> None:

@@ -1,39 +1,31 @@
-"""What a request can cost at most and what it did cost: the arithmetic of core/cost.py for the way of every request.
+"""What a request can cost at most and what it did cost, for the way of every request: a bill is part of a plan.
 
-A Bill is part of a plan, made once; both ways of using it are a few integer operations.
+Where nothing but tokens is paid for, as nearly always, the compiled ext.Quote does the arithmetic of core/cost.py.
 """
 
 from collections.abc import Iterable
 
 import msgspec
 
-from penstock.core.cost import (
-    MOST_NANO_USD,
-    MOST_TOKENS,
-    Price,
-    Worst,
-    output_cap,
-    worst_case,
-)
+from penstock.core.cost import MOST_NANO_USD, MOST_TOKENS, Price, output_cap, worst_case
 from penstock.core.endpoint import Endpoint, Unit
-from penstock.core.estimate import INLINE_IMAGE_TOKENS, REMOTE_INPUT_TOKENS, Kind, input_bound
+from penstock.core.estimate import INLINE_IMAGE_TOKENS, REMOTE_INPUT_TOKENS, Kind, inline_images, input_bound
 from penstock.core.prices import Terms
+from penstock.ext import Quote, remote_input
 
 
 class Bill(msgspec.Struct, frozen=True, kw_only=True):
     """What the requests of one plan can need, whichever of its targets answers.
 
     dearest: every part at the price of its dearest target; None = a target has no price.
-    input_pico, output_pico: its tokens, 0 without a price. plain: nothing else than tokens is paid for.
+    quote: the same, where tokens are all that is paid for; None = they are not.
     margin_tokens: what servers add to a prompt. context_tokens: None = not known, or of one target not known.
     longest: the longest answer of any target; None = not known.
-    answers: its answers have tokens; else nothing but the input counts. batch: it may bring many prompts.
+    batch: a request may bring many prompts. unit: what its answers are paid by.
     """
 
     dearest: Price | None
-    input_pico: int
-    output_pico: int
-    plain: bool
+    quote: Quote | None
     margin_tokens: int
     context_tokens: int | None
     longest: int | None
@@ -45,30 +37,22 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
         """The most tokens one answer can have."""
         return output_cap(asked, tier, self.longest, None) if self.unit != "input" else 0
 
-    def worst(self, body_bytes: int, remote: bool, images: int, choices: int, cap: int) -> tuple[int, int]:
-        """(tokens, nano-USD) it can need at most.
+    def worst(self, body: bytes, body_bytes: int, choices: int, cap: int) -> tuple[int, int]:
+        """(tokens, nano-USD) a request can need at most.
 
-        remote: it names input that is not in it. images: those it brings along. choices: answers. cap: the most tokens
-        one answer can have, as `output_cap` says.
+        body: b"" of one that streams through, which has `body_bytes` bytes. choices: answers. cap: the most tokens of
+        one answer, as `output_cap` says.
         """
-        tokens_in = body_bytes + self.margin_tokens
-        if images:
-            tokens_in += images * INLINE_IMAGE_TOKENS
-        context = self.context_tokens
-        if remote:
-            tokens_in = max(tokens_in, context or REMOTE_INPUT_TOKENS)
-        if context is not None and tokens_in > context and not self.batch:
-            tokens_in = context
-        if not self.plain:
-            return self._worst(body_bytes, tokens_in, choices, cap)
-        tokens_out = cap * choices
-        nano = -(-(tokens_in * self.input_pico + tokens_out * self.output_pico) // 1000)
-        return min(tokens_in + tokens_out, MOST_TOKENS), min(nano, MOST_NANO_USD)
-
-    def _worst(self, body_bytes: int, tokens_in: int, choices: int, cap: int) -> tuple[int, int]:
-        worst: Worst = worst_case(
+        if self.quote is not None and body:
+            return self.quote.worst(body, choices, cap)
+        bound = self.margin_tokens + body_bytes + inline_images(body) * INLINE_IMAGE_TOKENS
+        if body and remote_input(body):
+            bound = max(bound, self.context_tokens or REMOTE_INPUT_TOKENS)
+        if self.context_tokens is not None and not self.batch:
+            bound = min(bound, self.context_tokens)
+        worst = worst_case(
             self.dearest,
-            input_tokens=tokens_in,
+            input_tokens=bound,
             output_tokens=cap,
             choices=choices,
             images=choices if self.unit == "images" else 0,
@@ -83,19 +67,40 @@ def make_bill(endpoint: Endpoint, targets: Iterable[tuple[Terms, Kind, float]]) 
     targets = tuple(targets)
     terms = [each for each, _, _ in targets]
     contexts = [each.context_tokens for each in terms]
-    longest = [each.max_output_tokens for each in terms if each.max_output_tokens]
+    context = None if None in contexts else max(filter(None, contexts), default=None)
+    margin = max((input_bound(0, kind) for _, kind, _ in targets), default=0)
+    batch = endpoint.unit == "input" or endpoint.route == "/v1/completions"
     price = dearest([each.price for each in terms])
     return Bill(
         dearest=price,
-        input_pico=price.input_pico if price else 0,
-        output_pico=price.output_pico if price else 0,
-        plain=endpoint.unit in ("tokens", "input") and not (price and price.timed_pico),
-        margin_tokens=max((input_bound(0, kind) for _, kind, _ in targets), default=0),
-        context_tokens=None if None in contexts else max(filter(None, contexts), default=None),
-        longest=max(longest, default=None),
+        quote=quote(price or Price(), endpoint, margin=margin, context=context, batch=batch),
+        margin_tokens=margin,
+        context_tokens=context,
+        longest=max((each.max_output_tokens for each in terms if each.max_output_tokens), default=None),
         total_s=max((total_s for _, _, total_s in targets), default=0),
         unit=endpoint.unit,
-        batch=endpoint.unit == "input" or endpoint.route == "/v1/completions",
+        batch=batch,
+    )
+
+
+def quote(
+    price: Price, endpoint: Endpoint, *, margin: int = 0, context: int | None = None, batch: bool = False
+) -> Quote | None:
+    """The price of tokens alone; None where images, audio or time are paid for."""
+    if endpoint.unit in ("images", "audio") or price.timed_pico:
+        return None
+    return Quote(
+        input_pico=price.input_pico,
+        cached_pico=price.cached_pico,
+        output_pico=price.output_pico,
+        reasoning_pico=price.reasoning_pico,
+        margin=margin,
+        context=context,
+        batch=batch,
+        image=INLINE_IMAGE_TOKENS,
+        remote=REMOTE_INPUT_TOKENS,
+        most_tokens=MOST_TOKENS,
+        most_nano_usd=MOST_NANO_USD,
     )
 
 
@@ -110,14 +115,3 @@ def dearest(prices: Iterable[Price | None]) -> Price | None:
     highest["input_pico"] = max(highest["input_pico"], highest["cached_pico"])
     highest["output_pico"] = max(highest["output_pico"], highest["reasoning_pico"])
     return Price(**highest) if known else None
-
-
-def tokens_nano(price: Price, prompt: int, completion: int, cached: int, reasoning: int) -> int:
-    """What tokens cost, in nano-USD: cost_nano for what is paid by nothing else."""
-    pico = (
-        (prompt - cached) * price.input_pico
-        + cached * price.cached_pico
-        + (completion - reasoning) * price.output_pico
-        + reasoning * price.reasoning_pico
-    )
-    return min(-(-pico // 1000), MOST_NANO_USD)

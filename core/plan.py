@@ -5,12 +5,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from penstock.core.bill import Bill, make_bill
+from penstock.core.bill import Bill, make_bill, quote
 from penstock.core.endpoint import EXACT, Endpoint
 from penstock.core.estimate import Kind
 from penstock.core.prices import Terms
 from penstock.core.route import Target
-from penstock.ext import DIALECT_CHAT, DIALECT_MESSAGES, DIALECT_OLLAMA, DIALECT_RESPONSES
+from penstock.ext import DIALECT_CHAT, DIALECT_MESSAGES, DIALECT_OLLAMA, DIALECT_RESPONSES, Quote
 
 # The field that caps the tokens of an answer. OpenAI's newest models refuse max_tokens, older servers know only that.
 CAP_NAMES = {
@@ -38,9 +38,11 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
 
     v1, api: path prefixes our /v1 and /api go to there.
     lines: header lines of ours, each ended by CRLF: Host and the backend's credential.
+    label: its name as usage rows have it.
     """
 
     name: str
+    label: bytes
     kind: Kind
     host: str
     v1: bytes
@@ -62,7 +64,8 @@ class PlannedTarget(msgspec.Struct, frozen=True):
 
     start: request line and our header lines, where the endpoint has one method and one path; b"" = made per request.
     rename, rename_json: its name for the model where that differs, as text and as a JSON string.
-    terms: what the model costs there. cap_name: how its requests cap an answer; b"" = they cannot.
+    terms: what the model costs there; quote: its tokens, None = they have no price, or are not all that is paid for.
+    cap_name: how its requests cap an answer; b"" = they cannot.
     """
 
     upstream: Upstream
@@ -70,6 +73,7 @@ class PlannedTarget(msgspec.Struct, frozen=True):
     rename: str | None
     rename_json: bytes | None
     terms: Terms = Terms()
+    quote: Quote | None = None
     cap_name: bytes = b""
 
 
@@ -99,6 +103,7 @@ def upstream(name: str, kind: Kind, url: str, secret: bytes, timeouts: Timeouts)
         lines += b"x-api-key: %b\r\n" % secret if kind == "anthropic" else b"authorization: Bearer %b\r\n" % secret
     return Upstream(
         name=name,
+        label=name.encode(),
         kind=kind,
         host=parts.hostname or "",
         v1=base if kind in ("openai", "demo") else base + b"/v1",
@@ -147,6 +152,7 @@ def _planned(
         name if renamed else None,
         msgspec.json.encode(name) if renamed else None,
         terms,
+        quote(terms.price, endpoint) if terms.price is not None else None,
         _cap_name(endpoint, upstream),
     )
 

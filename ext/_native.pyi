@@ -53,6 +53,7 @@ __all__ = [
     "Limits",
     "Peek",
     "ProtocolError",
+    "Quote",
     "Refusal",
     "ReplyScanner",
     "Request",
@@ -360,6 +361,14 @@ DIALECT_OLLAMA: Final = 3
 class Usage:
     """Tokens as the backend counted them. prompt_tokens includes the cached ones, completion_tokens the reasoning."""
 
+    def __new__(
+        cls,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        cached_tokens: int = 0,
+        reasoning_tokens: int = 0,
+        seconds: float = 0.0,
+    ) -> Usage: ...
     @property
     def prompt_tokens(self) -> int: ...
     @property
@@ -372,6 +381,35 @@ class Usage:
     def seconds(self) -> float:
         """Of audio: usage.seconds, or "duration" of a whole answer without "choices" (DIALECT_CHAT); 0.0 if not told.
         A usage may tell seconds and no tokens."""
+
+@final
+class Quote:
+    """What the tokens of a request cost: at most, and in fact, in nano-USD, rounded up. Prices are in pico-USD a token.
+
+    margin: tokens a server adds to a prompt. context: the longest prompt, None = not known; it bounds a request's input
+    unless that is a batch. image: tokens of an image a body brings along. remote: tokens of input that is not in the
+    body (remote_input) where the context is not known. most_tokens, most_nano_usd: no result is above these.
+    """
+
+    def __new__(
+        cls,
+        *,
+        input_pico: int,
+        cached_pico: int,
+        output_pico: int,
+        reasoning_pico: int,
+        margin: int,
+        context: int | None,
+        batch: bool,
+        image: int,
+        remote: int,
+        most_tokens: int,
+        most_nano_usd: int,
+    ) -> Quote: ...
+    def worst(self, body: bytes, choices: int, cap: int) -> tuple[int, int]:
+        """(tokens, nano-USD) a request with this body can need at most. cap: the most tokens of one answer."""
+    def cost(self, usage: Usage) -> int:
+        """What was used."""
 
 REPLY_COMPLETE: Final = 1
 """Flag: the end mark of the dialect was seen."""
@@ -623,17 +661,14 @@ class Entry:
         outcome: int,
         status: int,
         backend: bytes,
-        prompt: int,
-        completion: int,
-        cached: int,
-        reasoning: int,
+        usage: Usage | None,
         nano_usd: int,
         flags: int,
         ms: float,
         ttft_ms: float,
         error: bytes,
     ) -> None:
-        """Settles what is held by what was used (tokens: prompt + completion), and closes the record.
+        """Settles what is held by what was used (tokens: prompt + completion; None = nothing), and closes the record.
 
         The LLM request is given back without FLAG_BACKEND. What was held in a window that has passed stays there.
         outcome: OUTCOME_; flags: of FLAG_; ms and ttft_ms: negative or nan = not known. backend is cut at 64 bytes,

@@ -6,18 +6,16 @@ Both ends of a request's usage record stand here: `admit` opens it with what it 
 import asyncio
 from collections.abc import Callable
 
-from penstock.core.bill import tokens_nano
-from penstock.core.cost import LEAST_AUDIO_BYTES_PER_S, Price, Spent, cost_nano, span_ns
+from penstock.core.cost import LEAST_AUDIO_BYTES_PER_S, Spent, cost_nano, span_ns
 from penstock.core.errors import NoPrice, PenstockError, SpoolFull, StateFullError
 from penstock.core.estimate import (
     answer_estimate,
     completion_estimate,
-    inline_images,
     prompt_count,
     prompt_estimate,
 )
 from penstock.core.limits import Allowance
-from penstock.core.plan import Plan
+from penstock.core.plan import Plan, PlannedTarget
 from penstock.core.refusals import check_output, model_not_allowed, never_fits, tier_unknown, used_up
 from penstock.ext import (
     DIALECT_CHAT,
@@ -31,7 +29,7 @@ from penstock.ext import (
     Refusal,
     Spool,
     StateFull,
-    remote_input,
+    Usage,
 )
 from penstock.proxy.exchange import Exchange
 from penstock.proxy.identify import Caller
@@ -40,6 +38,7 @@ from penstock.proxy.identify import Caller
 MOST_WAIT_S = 5.0
 LOOK_S = 0.02
 COMPLETIONS = b"/v1/completions"
+NO_USAGE = Usage()
 
 
 class Admission:
@@ -103,29 +102,23 @@ class Admission:
         entry = exchange.entry or self._book(exchange)
         if entry is None:
             return
+        target, flags = exchange.target, 0
         usage = exchange.usage
-        if usage is not None:
-            flags, prompt, completion = 0, usage.prompt_tokens, usage.completion_tokens
-            cached, reasoning = min(usage.cached_tokens, prompt), min(usage.reasoning_tokens, completion)
+        if target is None:
+            label, nano_usd = b"", 0
         else:
-            flags, prompt, completion = estimate(exchange)
-            cached = reasoning = 0
-        target = exchange.target
-        if target is not None:
-            flags |= FLAG_BACKEND
-            if target.terms.price is not None:
-                spent = prompt, completion, cached, reasoning
-                exchange.cost_nano = cost(target.terms.price, exchange, ended, spent)
+            label, flags = target.upstream.label, FLAG_BACKEND
+            if usage is None and (usage := estimate(exchange)) is not None:
+                flags |= FLAG_ESTIMATED
+            exchange.cost_nano = nano_usd = cost(target, exchange, usage or NO_USAGE, ended)
         started, first, error = exchange.started, exchange.first_byte, exchange.error
+        plain = error is None and exchange.status < 400 and not exchange.client_left
         entry.close(
-            outcome(exchange),
+            OUTCOME_ANSWERED if plain else outcome(exchange),
             exchange.status,
-            exchange.backend.encode(),
-            prompt,
-            completion,
-            cached,
-            reasoning,
-            exchange.cost_nano,
+            label,
+            usage,
+            nano_usd,
             flags,
             (ended - started) * 1000,
             (first - started) * 1000 if first else -1.0,
@@ -162,20 +155,19 @@ def worst(plan: Plan, exchange: Exchange, caller: Caller) -> tuple[int, int]:
     if caller.on_budget and bill.dearest is None:
         name = plan.model or f"of {plan.route.decode()}"
         raise NoPrice(f"the model {name!r} has no price, and this key has a budget: set [models.NAME.price]")
-    peek = exchange.peek
-    if peek is None:
-        cap = bill.output_cap(None, caller.allowance.max_output_tokens)
-        return bill.worst(body_bytes(exchange), False, 0, 1, cap)
-    asked, choices, body = peek.max_output_tokens, peek.choices, exchange.body
+    peek, body = exchange.peek, exchange.body
+    asked = None if peek is None else peek.max_output_tokens
     cap = bill.output_cap(asked, caller.allowance.max_output_tokens)
-    if asked is None:
-        exchange.output_cap = cap
-    dialect = plan.endpoint.dialect
-    if dialect == DIALECT_CHAT:
-        exchange.asked_usage = bool(peek.stream) and not peek.include_usage
-        if plan.route == COMPLETIONS:
-            choices *= prompt_count(body)
-    return bill.worst(len(body), remote_input(body), inline_images(body), choices, cap)
+    choices = 1
+    if peek is not None:
+        choices = peek.choices
+        if asked is None:
+            exchange.output_cap = cap
+        if plan.endpoint.dialect == DIALECT_CHAT:
+            exchange.asked_usage = bool(peek.stream) and not peek.include_usage
+            if plan.route == COMPLETIONS:
+                choices *= prompt_count(body)
+    return bill.worst(body, body_bytes(exchange), choices, cap)
 
 
 def refused(refusal: Refusal, allowance: Allowance, tokens: int, nano_usd: int) -> PenstockError:
@@ -193,51 +185,45 @@ def body_bytes(exchange: Exchange) -> int:
 
 
 def outcome(exchange: Exchange) -> int:
-    error = exchange.error
+    """Of a request that was not simply answered. What a backend refuses is passed on as it says it, and has failed."""
     if exchange.client_left:
         return OUTCOME_CANCELLED
-    if error is None:
-        # What a backend refuses is passed on as it says it.
-        return OUTCOME_ANSWERED if exchange.status < 400 else OUTCOME_FAILED
-    refused = error.fault in ("caller", "policy", "capacity")
+    refused = exchange.error is not None and exchange.error.fault in ("caller", "policy", "capacity")
     return OUTCOME_REFUSED if refused and exchange.target is None else OUTCOME_FAILED
 
 
-def estimate(exchange: Exchange) -> tuple[int, int, int]:
-    """(flags, prompt, completion tokens) of a request whose backend told no usage, by what it gave."""
+def estimate(exchange: Exchange) -> Usage | None:
+    """Tokens of an answer whose backend told none, by what it gave; None if it gave nothing that has tokens."""
     endpoint = exchange.endpoint
-    if exchange.target is None or exchange.status != 200 or endpoint is None:
-        return 0, 0, 0
-    if endpoint.unit in ("images", "audio"):
-        return FLAG_ESTIMATED, 0, 0
+    if exchange.status != 200 or endpoint is None or endpoint.unit in ("images", "audio"):
+        return None
     completion = 0
     if exchange.stream_lines:
         completion = completion_estimate(exchange.stream_lines, endpoint.dialect)
     elif endpoint.unit == "tokens":
         completion = answer_estimate(exchange.answer_bytes)
-    return FLAG_ESTIMATED, prompt_estimate(body_bytes(exchange)), completion
+    return Usage(prompt_estimate(body_bytes(exchange)), completion)
 
 
-def cost(price: Price, exchange: Exchange, ended: float, spent: tuple[int, int, int, int]) -> int:
-    """What the request cost, in nano-USD. An answer that never began costs nothing, but the time it took.
-
-    spent: prompt, completion, cached and reasoning tokens.
-    """
+def cost(target: PlannedTarget, exchange: Exchange, usage: Usage, ended: float) -> int:
+    """What the request cost, in nano-USD. An answer that never began costs nothing, but the time it took."""
+    if target.quote is not None:
+        return target.quote.cost(usage)
+    price = target.terms.price
+    if price is None:
+        return 0
     unit = exchange.endpoint.unit if exchange.endpoint is not None else "tokens"
-    if not price.timed_pico and unit in ("tokens", "input"):
-        return tokens_nano(price, *spent)
     answered = exchange.status == 200
-    prompt, completion, cached, reasoning = spent
-    whole = Spent(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        cached_tokens=cached,
-        reasoning_tokens=reasoning,
+    spent = Spent(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
         images=(exchange.peek.choices if exchange.peek else 1) if answered and unit == "images" else 0,
         audio_ns=audio_ns(exchange) if answered and unit == "audio" else 0,
         backend_ns=span_ns(ended - exchange.sent) if price.timed_pico else 0,
     )
-    return cost_nano(price, whole)
+    return cost_nano(price, spent)
 
 
 def audio_ns(exchange: Exchange) -> int:

@@ -8,6 +8,7 @@ pub mod hash;
 pub mod http1;
 pub mod json;
 pub mod multipart;
+pub mod quote;
 pub mod reply;
 pub mod shared;
 pub mod toml_spans;

@@ -26,6 +26,7 @@ from penstock.ext import (
     Spool,
     State,
     StateFull,
+    Usage,
 )
 
 SECOND = 10**9
@@ -71,7 +72,7 @@ def refused(admitted: Entry | Refusal) -> Refusal:
 
 
 def close(entry: Entry, tokens: int = 0, nano_usd: int = 0, flags: int = FLAG_BACKEND, ms: float = 0) -> None:
-    entry.close(OUTCOME_ANSWERED, 200, b"one", tokens, 0, 0, 0, nano_usd, flags, ms, -1, b"")
+    entry.close(OUTCOME_ANSWERED, 200, b"one", Usage(tokens, 0), nano_usd, flags, ms, -1, b"")
 
 
 def used(account: Account, after: int = 0) -> list[int]:

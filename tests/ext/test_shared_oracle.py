@@ -31,6 +31,7 @@ from penstock.ext import (
     Rings,
     Spool,
     State,
+    Usage,
 )
 
 HOUR = 3_600 * 10**9
@@ -109,7 +110,7 @@ def check_headers(told: Entry | Refusal, expected: dict[str, str]) -> None:
 
 
 def close(entry: Entry, tokens: int, nano_usd: int, flags: int, ms: float) -> None:
-    entry.close(OUTCOME_ANSWERED, 200, b"one", tokens // 2, tokens - tokens // 2, 0, 0, nano_usd, flags, ms, -1, b"")
+    entry.close(OUTCOME_ANSWERED, 200, b"one", Usage(tokens // 2, tokens - tokens // 2), nano_usd, flags, ms, -1, b"")
 
 
 moments = st.datetimes(datetime(1970, 1, 1), datetime(2199, 12, 31)).map(lambda moment: moment.replace(tzinfo=UTC))

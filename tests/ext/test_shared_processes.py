@@ -28,6 +28,7 @@ from penstock.ext import (
     Rings,
     Spool,
     State,
+    Usage,
 )
 
 SECOND = 10**9
@@ -126,7 +127,7 @@ def test_exactly_the_limit_with_records(tmp_path: Path, limit: _Limit) -> None:
                 entry = spool.admit(account, b"/chat", b"tiny", b"id", 10, 100, NOW, WALL)
                 if isinstance(entry, Entry):
                     tally.add(index)
-                    entry.close(OUTCOME_ANSWERED, 200, b"", 10, 0, 0, 0, 100, FLAG_BACKEND, 0, -1, b"")
+                    entry.close(OUTCOME_ANSWERED, 200, b"", Usage(10, 0), 100, FLAG_BACKEND, 0, -1, b"")
 
         in_threads(admit, process)
 
@@ -155,7 +156,7 @@ def test_in_flight_never_exceeds_its_limit(tmp_path: Path) -> None:
                     now_in.add(index)
                     most.add(index, max(0, now_in.total - most[index]))
                     now_in.add(index, -1)
-                    entry.close(OUTCOME_ANSWERED, 200, b"", 0, 0, 0, 0, 0, FLAG_BACKEND, 0, -1, b"")
+                    entry.close(OUTCOME_ANSWERED, 200, b"", None, 0, FLAG_BACKEND, 0, -1, b"")
 
         in_threads(admit, process)
 
@@ -187,7 +188,7 @@ def test_killed_processes_never_admit_too_much(tmp_path: Path, seed: int) -> Non
             if entry is None:
                 continue
             admitted.add(process)
-            entry.close(OUTCOME_ANSWERED, 200, b"", 20, 10, 0, 0, 500, FLAG_BACKEND, 1, -1, b"")
+            entry.close(OUTCOME_ANSWERED, 200, b"", Usage(20, 10), 500, FLAG_BACKEND, 1, -1, b"")
             closed.add(process)
 
     kills = 0
@@ -259,7 +260,7 @@ def test_sweeping_beside_users_loses_nothing(tmp_path: Path) -> None:
                     now_in.add(index)
                     most.add(index, max(0, now_in.total - most[index]))
                     now_in.add(index, -1)
-                    entry.close(OUTCOME_ANSWERED, 200, b"", 0, 0, 0, 0, 0, FLAG_BACKEND, 0, -1, b"")
+                    entry.close(OUTCOME_ANSWERED, 200, b"", None, 0, FLAG_BACKEND, 0, -1, b"")
 
         in_threads(take, process)
 

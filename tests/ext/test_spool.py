@@ -30,6 +30,7 @@ from penstock.ext import (
     Rings,
     Spool,
     State,
+    Usage,
 )
 
 HOUR = 3_600 * 10**9
@@ -63,7 +64,7 @@ def admit(spool: Spool, account: Account, request_id: bytes = b"req-1", tokens: 
 
 
 def close(entry: Entry, outcome: int = OUTCOME_ANSWERED, flags: int = FLAG_BACKEND, error: bytes = b"") -> None:
-    entry.close(outcome, 200, b"one", 12, 9, 4, 3, 250, flags, 12.5, 3.25, error)
+    entry.close(outcome, 200, b"one", Usage(12, 9, 4, 3), 250, flags, 12.5, 3.25, error)
 
 
 def rows(rings: Rings, limit: int = 1_000) -> list[dict[str, object]]:
@@ -110,7 +111,7 @@ def test_a_booked_row_holds_nothing(state: State, folder: str) -> None:
     assert entry is not None
     assert entry.headers == []
     assert entry.header_lines == b""
-    entry.close(OUTCOME_REFUSED, 429, b"", 0, 0, 0, 0, 0, FLAG_CACHED, -1, float("nan"), b"requests_per_hour")
+    entry.close(OUTCOME_REFUSED, 429, b"", None, 0, FLAG_CACHED, -1, float("nan"), b"requests_per_hour")
     (row,) = rows(Rings(folder, state))
     told = ("api_key_id", "tenant_id", "model_used", "ttft_ms", "response_time_ms", "llm_request", "response_cached")
     assert [row[name] for name in told] == ["key_2", None, None, None, None, 0, 1]
@@ -125,7 +126,7 @@ def test_long_texts_are_cut_at_a_character(state: State, folder: str) -> None:
     for account in (Account(state, [], *[long.encode()] * 4), Account(state, limits, *[long.encode()] * 4)):
         entry = spool.admit(account, long.encode(), long.encode(), long.encode(), 0, 0, NOW, WALL)
         assert isinstance(entry, Entry)
-        entry.close(OUTCOME_CANCELLED, 499, long.encode(), 1, 2, 0, 0, 3, 0, 1, 1, long.encode())
+        entry.close(OUTCOME_CANCELLED, 499, long.encode(), Usage(1, 2), 3, 0, 1, 1, long.encode())
     for row in rows(Rings(folder, state)):
         for name in COLUMNS[1:9]:
             assert long.startswith(str(row[name] or ""))
@@ -144,11 +145,11 @@ def test_absurd_numbers(state: State, folder: str) -> None:
     account = Account(state, LIMITS, *NAMES)
     entry = admit(Spool(folder, state, 8), account)
     with pytest.raises(ValueError):
-        entry.close(9, 200, b"", 0, 0, 0, 0, 0, 0, 0, 0, b"")
+        entry.close(9, 200, b"", None, 0, 0, 0, 0, b"")
     huge = 2**63 - 1
-    entry.close(OUTCOME_ANSWERED, 10**6, b"", huge, huge, -5, huge, huge, 255, float("inf"), -1, b"")
+    entry.close(OUTCOME_ANSWERED, 10**6, b"", Usage(huge, huge, 5, huge), huge, 255, float("inf"), -1, b"")
     (row,) = rows(Rings(folder, state))
-    assert (row["prompt_tokens"], row["total_tokens"], row["cached_tokens"], row["status_code"]) == (huge, huge, 0, 0)
+    assert (row["prompt_tokens"], row["total_tokens"], row["cached_tokens"], row["status_code"]) == (huge, huge, 5, 0)
     assert row["response_time_ms"] is None
     assert [line[4] for line in account.standing(NOW, WALL)][3:] == [2**48 - 2, 2**48 - 2, 0]
 

@@ -14,7 +14,7 @@ import pytest
 from raw_client import wait_until
 
 from penstock import ext
-from penstock.ext import FLAG_BACKEND, OUTCOME_ANSWERED, Account, Rings, Spool, State
+from penstock.ext import FLAG_BACKEND, OUTCOME_ANSWERED, Account, Rings, Spool, State, Usage
 from penstock.proxy.keeper import Keeper, make
 from penstock.proxy.log import Log
 from penstock.proxy.store import COLUMNS
@@ -62,7 +62,7 @@ def test_the_spool_gives_the_columns_the_store_takes() -> None:
 def test_a_record_becomes_a_row(place: Place) -> None:
     entry = place.ring.admit(place.account, b"chat", b"smart", b"ab-1", 100, 10**9, 0, WALL_NS)
     assert isinstance(entry, ext.Entry)
-    entry.close(OUTCOME_ANSWERED, 200, b"cloud", 10, 5, 4, 3, 2_000_000, FLAG_BACKEND, 100.0, 20.0, b"")
+    entry.close(OUTCOME_ANSWERED, 200, b"cloud", Usage(10, 5, 4, 3), 2_000_000, FLAG_BACKEND, 100.0, 20.0, b"")
     keeper = place.keeper()
     keeper.step(time.monotonic_ns(), WALL_NS)
     (row,) = place.store.rows_of_month("2026-11")
@@ -102,7 +102,7 @@ def test_a_full_ring_waits_for_the_store_and_loses_nothing(place: Place) -> None
     for number in range(place.ring.free):
         entry = place.ring.admit(place.account, b"chat", b"", b"%d" % number, 1, 1, 0, WALL_NS)
         assert isinstance(entry, ext.Entry)
-        entry.close(OUTCOME_ANSWERED, 200, b"", 0, 0, 0, 0, 0, 0, -1.0, -1.0, b"")
+        entry.close(OUTCOME_ANSWERED, 200, b"", None, 0, 0, -1.0, -1.0, b"")
         keeper.step(time.monotonic_ns(), WALL_NS)
     assert place.ring.admit(place.account, b"chat", b"", b"", 1, 1, 0, WALL_NS) is None
     assert b"cannot be opened" in place.state.note
@@ -118,7 +118,7 @@ def test_a_full_ring_waits_for_the_store_and_loses_nothing(place: Place) -> None
 # Admits and closes for ever; says a request's id when it is closed, as a client that got its answer would.
 WORKER = """
 import os, sys, time
-from penstock.ext import Account, Spool, State
+from penstock.ext import Account, Spool, State, Usage
 folder = sys.argv[1]
 state = State(folder + "/state.shm", b"boot")
 ring = Spool(folder + "/spool", state, 1024)
@@ -131,7 +131,7 @@ while True:
     if entry is None:
         time.sleep(0.001)
         continue
-    entry.close(0, 200, b"cloud", 1, 1, 0, 0, 5, 4, 1.0, 1.0, b"")
+    entry.close(0, 200, b"cloud", Usage(1, 1), 5, 4, 1.0, 1.0, b"")
     os.write(1, name + b"\\n")
 """
 KEEPER = """

@@ -6,6 +6,7 @@ mod hash;
 mod http1;
 mod json;
 mod multipart;
+mod quote;
 mod reply;
 mod request_parser;
 mod shared;
@@ -24,6 +25,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     http1::register(module)?;
     json::register(module)?;
     multipart::register(module)?;
+    quote::register(module)?;
     reply::register(module)?;
     request_parser::register(module)?;
     shared::register(module)?;

@@ -11,7 +11,7 @@ use crate::reply::{self, Dialect};
 
 /// Tokens as the backend counted them. prompt_tokens includes the cached ones, completion_tokens the reasoning.
 #[pyclass(frozen, get_all, module = "penstock.ext._native")]
-struct Usage {
+pub(super) struct Usage {
     prompt_tokens: u64,
     completion_tokens: u64,
     cached_tokens: u64,
@@ -27,6 +27,39 @@ impl From<reply::Usage> for Usage {
             cached_tokens: usage.cached_tokens,
             reasoning_tokens: usage.reasoning_tokens,
             seconds: usage.seconds,
+        }
+    }
+}
+
+impl Usage {
+    pub(super) fn counts(&self) -> reply::Usage {
+        reply::Usage {
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens: self.completion_tokens,
+            cached_tokens: self.cached_tokens,
+            reasoning_tokens: self.reasoning_tokens,
+            seconds: self.seconds,
+        }
+    }
+}
+
+#[pymethods]
+impl Usage {
+    #[new]
+    #[pyo3(signature = (prompt_tokens=0, completion_tokens=0, cached_tokens=0, reasoning_tokens=0, seconds=0.0))]
+    fn new(
+        prompt_tokens: u64,
+        completion_tokens: u64,
+        cached_tokens: u64,
+        reasoning_tokens: u64,
+        seconds: f64,
+    ) -> Self {
+        Usage {
+            prompt_tokens,
+            completion_tokens,
+            cached_tokens,
+            reasoning_tokens,
+            seconds,
         }
     }
 }

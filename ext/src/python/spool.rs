@@ -8,6 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
+use super::reply::Usage;
 use super::shared::{Account, State, error_of};
 use crate::shared::{
     self, Admission, Clock, Demand, FLAG_BACKEND, FLAG_CACHED, FLAG_ESTIMATED, Facts, OUTCOMES,
@@ -104,10 +105,7 @@ impl Entry {
         outcome: i64,
         status: i64,
         backend: &[u8],
-        prompt: i64,
-        completion: i64,
-        cached: i64,
-        reasoning: i64,
+        usage: Option<&Usage>,
         nano_usd: i64,
         flags: i64,
         ms: f64,
@@ -117,16 +115,17 @@ impl Entry {
         let outcome = u8::try_from(outcome)
             .ok()
             .filter(|&outcome| usize::from(outcome) < OUTCOMES.len());
+        let used = usage.map(Usage::counts).unwrap_or_default();
         let facts = Facts {
             outcome: outcome.ok_or_else(|| {
                 PyValueError::new_err("outcome must be one of the OUTCOME_ constants")
             })?,
             flags: (flags & 0xff) as u8,
             status: u16::try_from(status).unwrap_or(0),
-            prompt: count(prompt),
-            completion: count(completion),
-            cached: count(cached),
-            reasoning: count(reasoning),
+            prompt: used.prompt_tokens,
+            completion: used.completion_tokens,
+            cached: used.cached_tokens,
+            reasoning: used.reasoning_tokens,
             nano_usd: count(nano_usd),
             ms,
             ttft_ms,
