@@ -4,6 +4,7 @@ pytest bench/test_http1.py --benchmark-only
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -54,12 +55,28 @@ def test_encode_request(benchmark: Benchmark, size: int) -> None:
     benchmark(RequestHead(REQUEST).encode, START, size, b"x" * size)
 
 
+def test_encode_request_that_asks_for_no_coding(benchmark: Benchmark) -> None:
+    benchmark(RequestHead(REQUEST).encode, START, 1024, BODY, True)
+
+
 def test_feed_whole_response(benchmark: Benchmark) -> None:
     parser, whole = ResponseParser(), HEAD + BODY
 
     def answer() -> None:
         parser.expect()
         parser.feed(whole)
+
+    benchmark(answer)
+
+
+@pytest.mark.parametrize("form", ["headers", "lines"])
+def test_head_of_a_whole_response(benchmark: Benchmark, form: str) -> None:
+    parser, whole, of = ResponseParser(), HEAD + BODY, attrgetter(form)
+
+    def answer() -> None:
+        parser.expect()
+        head, _, _ = parser.feed(whole)
+        assert of(head)
 
     benchmark(answer)
 

@@ -68,6 +68,7 @@ __all__ = [
     "StateFull",
     "Usage",
     "UsageRemover",
+    "input_facts",
     "multipart_field",
     "peek",
     "remote_input",
@@ -155,11 +156,12 @@ class RequestHead:
     @property
     def user_agent(self) -> bytes | None:
         """The first User-Agent as sent."""
-    def encode(self, start: bytes, body_length: int, body: bytes = b"") -> bytes:
+    def encode(self, start: bytes, body_length: int, body: bytes = b"", identity: bool = False) -> bytes:
         """The request for a backend: `start`, the client's header lines, the framing line, a blank line, `body`.
 
         start: request line and our own header lines, each ended by CRLF.
         body_length: at least 0 = Content-Length of that value; -1 = no framing line; -2 = chunked.
+        identity: `accept-encoding: identity` stands for the client's Accept-Encoding lines.
         Left out of the client's lines: hop-by-hop ones (RFC 9110 §7.6.1: Connection and every name it lists,
         Keep-Alive, Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE, Trailer, Transfer-Encoding,
         Upgrade), Host, Content-Length, Expect, and credentials (Authorization, X-API-Key, api-key, X-Admin-Key).
@@ -174,7 +176,21 @@ class ResponseHead:
     def status(self) -> int: ...
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Lower-case names, in order, without hop-by-hop lines and Transfer-Encoding; Content-Length stays."""
+        """Lower-case names, in order, without hop-by-hop lines and Transfer-Encoding; Content-Length stays. One list,
+        made when it is first asked for."""
+    @property
+    def lines(self) -> bytes:
+        """The same without Content-Length, ready to be written: each "name: value" CRLF."""
+    @property
+    def has_date(self) -> bool: ...
+    @property
+    def has_request_id(self) -> bool: ...
+    @property
+    def has_cors(self) -> bool:
+        """Any Access-Control-*."""
+    @property
+    def has_rate_limits(self) -> bool:
+        """X-RateLimit-Limit, -Remaining or -Reset, RateLimit or RateLimit-Policy."""
     @property
     def media(self) -> int: ...
     @property
@@ -339,6 +355,9 @@ def remote_input(body: bytes) -> bool:
 
     It may err to True, never to False. One pass over the body; what is not a JSON object is True.
     """
+
+def input_facts(body: bytes) -> tuple[bool, int]:
+    """(remote_input, how often b"data:image" stands in the body): what the length of the input leaves open."""
 
 def multipart_field(prefix: bytes, content_type: bytes, name: bytes) -> tuple[int, int] | None:
     """Where the value of form field `name` stands in the first bytes of a multipart/form-data body (RFC 7578).

@@ -157,9 +157,13 @@ def request(lines: Lines) -> Request:
     )
 
 
-def encode(lines: Lines, start: bytes, body_length: int, body: bytes) -> bytes:
+def encode(lines: Lines, start: bytes, body_length: int, body: bytes, identity: bool) -> bytes:
     left_out = HOP_BY_HOP | OURS | set(elements(named(lines, b"connection")))
+    if identity:
+        left_out.add(b"accept-encoding")
     kept = [name + b": " + value + b"\r\n" for name, value in lines if name.lower() not in left_out]
+    if identity:
+        kept.append(b"accept-encoding: identity\r\n")
     if body_length == -2:
         kept.append(b"transfer-encoding: chunked\r\n")
     elif body_length >= 0:
@@ -182,6 +186,8 @@ class Response:
     content_length: int | None
     encoded: bool
     retry_after: bytes | None
+    lines: bytes
+    marks: tuple[bool, bool, bool, bool]
     body: bytes
     may_reuse: bool
 
@@ -211,16 +217,26 @@ def response(data: bytes, head_request: bool = False, max_head_bytes: int = 6553
     options = elements(named(lines, b"connection"))
     left_out = HOP_BY_HOP | set(options) - {b"content-length"}
     content_codings = elements(named(lines, b"content-encoding"))
+    headers = [(name, value) for name, value in lines if name not in left_out]
     return Response(
         status=status,
-        headers=[(name, value) for name, value in lines if name not in left_out],
+        headers=headers,
         media=media(first(named(lines, b"content-type"))),
         content_length=length,
         encoded=any(coding not in (b"", b"identity") for coding in content_codings),
         retry_after=first(named(lines, b"retry-after")),
+        lines=b"".join(b"%s: %s\r\n" % line for line in headers if line[0] != b"content-length"),
+        marks=marks({name for name, _ in headers}),
         body=body,
         may_reuse=not (rest or until_close or b"close" in options or version == b"0"),
     )
+
+
+def marks(names: set[bytes]) -> tuple[bool, bool, bool, bool]:
+    """Whether there is a date, a request id, a line of CORS, one of rate limits."""
+    limits = {b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset", b"ratelimit", b"ratelimit-policy"}
+    cors = any(name.startswith(b"access-control-") for name in names)
+    return b"date" in names, b"x-request-id" in names, cors, bool(names & limits)
 
 
 def final_head(data: bytes, max_head_bytes: int) -> tuple[bytes, int, Lines, bytes]:

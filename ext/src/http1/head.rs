@@ -24,6 +24,30 @@ pub struct ResponseHead {
     bytes: Vec<u8>,
     lines: Vec<Line>,
     retry_after: Option<Range<usize>>,
+    pub marks: Marks,
+}
+
+/// Lines that a proxy may have its own of: whether they are among those passed on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks {
+    pub date: bool,
+    pub request_id: bool,
+    /// Any Access-Control-*.
+    pub cors: bool,
+    /// X-RateLimit-Limit, -Remaining or -Reset, RateLimit or RateLimit-Policy.
+    pub rate_limits: bool,
+}
+
+impl Marks {
+    fn see(&mut self, name: &Name) {
+        match name {
+            Name::Date => self.date = true,
+            Name::RequestId => self.request_id = true,
+            Name::Cors => self.cors = true,
+            Name::RateLimit => self.rate_limits = true,
+            _ => {}
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -50,6 +74,10 @@ enum Name {
     ContentType,
     ContentEncoding,
     RetryAfter,
+    Date,
+    RequestId,
+    Cors,
+    RateLimit,
     Other,
 }
 
@@ -57,17 +85,24 @@ impl Name {
     fn of(lower: &[u8]) -> Self {
         match lower.len() {
             2 if lower == b"te" => Self::HopByHop,
+            4 if lower == b"date" => Self::Date,
             7 if lower == b"trailer" || lower == b"upgrade" => Self::HopByHop,
+            9 if lower == b"ratelimit" => Self::RateLimit,
             10 if lower == b"connection" => Self::Connection,
             10 if lower == b"keep-alive" => Self::HopByHop,
             11 if lower == b"retry-after" => Self::RetryAfter,
             12 if lower == b"content-type" => Self::ContentType,
+            12 if lower == b"x-request-id" => Self::RequestId,
             14 if lower == b"content-length" => Self::ContentLength,
             16 if lower == b"content-encoding" => Self::ContentEncoding,
             16 if lower == b"proxy-connection" => Self::HopByHop,
+            16 if lower == b"ratelimit-policy" => Self::RateLimit,
+            17 if lower == b"x-ratelimit-limit" || lower == b"x-ratelimit-reset" => Self::RateLimit,
             17 if lower == b"transfer-encoding" => Self::TransferEncoding,
             18 if lower == b"proxy-authenticate" => Self::HopByHop,
             19 if lower == b"proxy-authorization" => Self::HopByHop,
+            21 if lower == b"x-ratelimit-remaining" => Self::RateLimit,
+            _ if lower.starts_with(b"access-control-") => Self::Cors,
             _ => Self::Other,
         }
     }
@@ -141,6 +176,7 @@ impl ResponseHead {
             bytes: input.to_vec(),
             lines: Vec::with_capacity(response.headers.len()),
             retry_after: None,
+            marks: Marks::default(),
         };
         let mut listed = Vec::new();
         for header in response.headers.iter() {
@@ -171,7 +207,8 @@ impl ResponseHead {
     ) -> Result<(), ProtocolError> {
         let lower = self.bytes.get_mut(name.clone()).unwrap_or_default();
         lower.make_ascii_lowercase();
-        match Name::of(lower) {
+        let known = Name::of(lower);
+        match known {
             Name::HopByHop => return Ok(()),
             Name::TransferEncoding => return self.transfer_encoding(value),
             Name::Connection => {
@@ -187,7 +224,7 @@ impl ResponseHead {
             Name::RetryAfter if self.retry_after.is_none() => {
                 self.retry_after = Some(place.clone())
             }
-            _ => {}
+            _ => self.marks.see(&known),
         }
         self.lines.push(Line { name, value: place });
         Ok(())
@@ -235,13 +272,19 @@ impl ResponseHead {
     /// Content-Length stays even when listed: it says where the body ends, which no hop may unsay.
     fn drop_listed(&mut self, listed: &[&[u8]]) {
         let bytes = &self.bytes;
+        let mut marks = Marks::default();
         self.lines.retain(|line| {
             let name = bytes.get(line.name.clone()).unwrap_or_default();
-            name == b"content-length"
+            let stays = name == b"content-length"
                 || !listed
                     .iter()
-                    .any(|option| option.eq_ignore_ascii_case(name))
+                    .any(|option| option.eq_ignore_ascii_case(name));
+            if stays {
+                marks.see(&Name::of(name));
+            }
+            stays
         });
+        self.marks = marks;
     }
 }
 

@@ -27,7 +27,7 @@ pub use framing_line::FramingLine;
 pub use head::ResponseHead;
 pub use media::Media;
 pub use refused::Refused;
-pub use request::{Kept, RequestHead};
+pub use request::{Kept, RequestHead, pieces};
 pub use request_parser::{FedRequest, RequestParser};
 pub use response::{Body, End, Fed, ResponseParser};
 pub use server_request::Request;

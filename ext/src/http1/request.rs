@@ -3,6 +3,8 @@
 //! Lines that go to the backend are copied at reading, in their final form, so that an attempt only joins pieces,
 //! and a repeated attempt does not read anything again.
 
+use std::borrow::Cow;
+
 use super::caller::Caller;
 use super::field::{LengthError, elements, is_token, length, splits_lines};
 use super::framing_line::FramingLine;
@@ -211,14 +213,17 @@ impl RequestHead {
         self.transfer_codings > 0
     }
 
-    /// The request for a backend, in pieces to be written one after the other.
-    pub fn pieces<'a>(
-        &'a self,
-        start: &'a [u8],
-        framing: &'a FramingLine,
-        body: &'a [u8],
-    ) -> [&'a [u8]; 5] {
-        [start, &self.lines, framing.as_bytes(), b"\r\n", body]
+    /// The lines that a backend gets, each ended by CRLF. identity: one that asks for no coding of the answer stands
+    /// for what the client accepts.
+    pub fn lines(&self, identity: bool) -> Cow<'_, [u8]> {
+        if !identity {
+            return Cow::Borrowed(&self.lines);
+        }
+        let mut lines = without(&self.lines, |name| {
+            name.eq_ignore_ascii_case(b"accept-encoding")
+        });
+        lines.extend_from_slice(b"accept-encoding: identity\r\n");
+        Cow::Owned(lines)
     }
 
     fn broken(&mut self, rule: &'static str) {
@@ -283,17 +288,35 @@ impl RequestHead {
 
     /// A Connection line may stand after the lines it lists, so they are taken out again. Rare.
     fn drop_listed(&mut self) {
-        let mut kept = Vec::with_capacity(self.lines.len());
-        for line in self.lines.split_inclusive(|&byte| byte == b'\n') {
-            let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
-            if !self
-                .listed
-                .iter()
-                .any(|listed| listed.eq_ignore_ascii_case(name))
-            {
-                kept.extend_from_slice(line);
-            }
-        }
-        self.lines = kept;
+        self.lines = without(&self.lines, |name| {
+            let mut listed = self.listed.iter();
+            listed.any(|listed| listed.eq_ignore_ascii_case(name))
+        });
     }
+}
+
+/// The request for a backend, in pieces to be written one after the other.
+pub fn pieces<'a>(
+    start: &'a [u8],
+    lines: &'a [u8],
+    framing: &'a FramingLine,
+    body: &'a [u8],
+) -> [&'a [u8]; 5] {
+    [start, lines, framing.as_bytes(), b"\r\n", body]
+}
+
+/// The lines whose names are not left out.
+fn without(lines: &[u8], left_out: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    // Room for a line more.
+    let mut kept = Vec::with_capacity(lines.len() + 32);
+    let mut rest = lines;
+    while let Some(end) = memchr::memchr(b'\n', rest) {
+        let (line, behind) = rest.split_at_checked(end + 1).unwrap_or((rest, b""));
+        let name = memchr::memchr(b':', line).and_then(|colon| line.get(..colon));
+        if !left_out(name.unwrap_or_default()) {
+            kept.extend_from_slice(line);
+        }
+        rest = behind;
+    }
+    kept
 }

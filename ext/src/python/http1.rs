@@ -147,8 +147,8 @@ impl RequestHead {
     }
 
     #[pyo3(
-        signature = (start, body_length, body = None),
-        text_signature = "($self, start, body_length, body=b'')"
+        signature = (start, body_length, body = None, identity = false),
+        text_signature = "($self, start, body_length, body=b'', identity=False)"
     )]
     fn encode<'py>(
         &self,
@@ -156,6 +156,7 @@ impl RequestHead {
         start: &[u8],
         body_length: i64,
         body: Option<&Bound<'py, PyBytes>>,
+        identity: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
         if let Some(problem) = self.head.problem() {
             return Err(PyValueError::new_err(format!(
@@ -167,13 +168,14 @@ impl RequestHead {
                 "body_length is a length, -1 (no framing line) or -2 (chunked)",
             ));
         };
+        let lines = self.head.lines(identity);
         match body {
             Some(body) if body.as_bytes().len() >= LARGE_BODY_BYTES => {
-                let head = join(py, &self.head.pieces(start, &framing, b""))?;
+                let head = join(py, &http1::pieces(start, &lines, &framing, b""))?;
                 Ok(head.as_any().add(body)?.cast_into()?)
             }
-            Some(body) => join(py, &self.head.pieces(start, &framing, body.as_bytes())),
-            None => join(py, &self.head.pieces(start, &framing, b"")),
+            Some(body) => join(py, &http1::pieces(start, &lines, &framing, body.as_bytes())),
+            None => join(py, &http1::pieces(start, &lines, &framing, b"")),
         }
     }
 
@@ -242,51 +244,92 @@ impl RequestHead {
 
 #[pyclass(frozen, module = "penstock.ext._native")]
 struct ResponseHead {
-    #[pyo3(get)]
-    status: u16,
-    media: Media,
-    #[pyo3(get)]
-    encoded: bool,
-    #[pyo3(get)]
-    content_length: Option<u64>,
-    #[pyo3(get)]
-    headers: Py<PyList>,
-    retry_after: Option<Box<[u8]>>,
+    head: http1::ResponseHead,
+    /// Made when they are asked for: most answers go on as `lines`.
+    headers: PyOnceLock<Py<PyList>>,
 }
 
 #[pymethods]
 impl ResponseHead {
     #[getter]
+    fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    #[getter]
+    fn headers(&self, py: Python<'_>) -> PyResult<&Py<PyList>> {
+        self.headers.get_or_try_init(py, || {
+            let names = common_names(py);
+            let lines = self.head.lines().map(|(name, value)| {
+                let ready = http1::common_name(name).and_then(|index| names.get(index));
+                let name =
+                    ready.map_or_else(|| PyBytes::new(py, name), |ready| ready.bind(py).clone());
+                (name, PyBytes::new(py, value))
+            });
+            Ok(PyList::new(py, lines)?.unbind())
+        })
+    }
+
+    #[getter]
+    fn lines<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let lines = || {
+            let all = self.head.lines();
+            all.filter(|(name, _)| name != b"content-length")
+        };
+        let length = lines().map(|(name, value)| name.len() + value.len() + 4);
+        PyBytes::new_with(py, length.sum(), |mut place| {
+            for (name, value) in lines() {
+                place.write_all(name)?;
+                place.write_all(b": ")?;
+                place.write_all(value)?;
+                place.write_all(b"\r\n")?;
+            }
+            Ok(())
+        })
+    }
+
+    #[getter]
     fn media(&self) -> u8 {
-        self.media as u8
+        self.head.media as u8
+    }
+
+    #[getter]
+    fn content_length(&self) -> Option<u64> {
+        self.head.content_length
+    }
+
+    #[getter]
+    fn encoded(&self) -> bool {
+        self.head.encoded
     }
 
     #[getter]
     fn retry_after<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        self.retry_after.as_ref().map(|text| PyBytes::new(py, text))
+        self.head.retry_after().map(|text| PyBytes::new(py, text))
+    }
+
+    #[getter]
+    fn has_date(&self) -> bool {
+        self.head.marks.date
+    }
+
+    #[getter]
+    fn has_request_id(&self) -> bool {
+        self.head.marks.request_id
+    }
+
+    #[getter]
+    fn has_cors(&self) -> bool {
+        self.head.marks.cors
+    }
+
+    #[getter]
+    fn has_rate_limits(&self) -> bool {
+        self.head.marks.rate_limits
     }
 
     fn __repr__(&self) -> String {
-        format!("<ResponseHead {}>", self.status)
-    }
-}
-
-impl ResponseHead {
-    fn new(py: Python<'_>, head: &http1::ResponseHead) -> PyResult<Self> {
-        let names = common_names(py);
-        let lines = head.lines().map(|(name, value)| {
-            let ready = http1::common_name(name).and_then(|index| names.get(index));
-            let name = ready.map_or_else(|| PyBytes::new(py, name), |ready| ready.bind(py).clone());
-            (name, PyBytes::new(py, value))
-        });
-        Ok(Self {
-            status: head.status,
-            media: head.media,
-            encoded: head.encoded,
-            content_length: head.content_length,
-            headers: PyList::new(py, lines)?.unbind(),
-            retry_after: head.retry_after().map(Box::from),
-        })
+        format!("<ResponseHead {}>", self.head.status)
     }
 }
 
@@ -337,10 +380,10 @@ impl ResponseParser {
             .unwrap_or_else(PoisonError::into_inner)
             .feed(bytes);
         let fed = fed.map_err(protocol_error)?;
-        let head = match &fed.head {
-            Some(head) => Some(ResponseHead::new(py, head)?),
-            None => None,
-        };
+        let head = fed.head.map(|head| ResponseHead {
+            head,
+            headers: PyOnceLock::new(),
+        });
         let body = match fed.body.ranges() {
             [] => PyBytes::new(py, b""),
             [all] if *all == (0..bytes.len()) => data.clone(),

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::http1::{FramingLine, Kept, Media, RequestHead};
+use crate::http1::{FramingLine, Kept, Media, RequestHead, pieces};
 
 type Lines<'a> = &'a [(&'a str, &'a str)];
 
@@ -20,8 +20,13 @@ fn encoded(lines: Lines<'_>, body_length: i64) -> String {
     let head = read(lines);
     assert_eq!(head.problem(), None);
     String::from_utf8(
-        head.pieces(b"POST / HTTP/1.1\r\n", &framing, b"body")
-            .concat(),
+        pieces(
+            b"POST / HTTP/1.1\r\n",
+            &head.lines(false),
+            &framing,
+            b"body",
+        )
+        .concat(),
     )
     .unwrap()
 }
@@ -211,7 +216,7 @@ proptest! {
         }
         head.finish();
         let framing = FramingLine::new(-1).unwrap();
-        let text = head.pieces(b"", &framing, b"").concat();
+        let text = pieces(b"", &head.lines(false), &framing, b"").concat();
         let ends = text.windows(2).filter(|pair| pair == b"\r\n").count();
         prop_assert_eq!(ends, text.iter().filter(|byte| matches!(byte, b'\r' | b'\n')).count() / 2);
         prop_assert!(ends <= lines.len() + 1);
