@@ -68,7 +68,6 @@ __all__ = [
     "StateFull",
     "Usage",
     "UsageRemover",
-    "input_facts",
     "multipart_field",
     "peek",
     "remote_input",
@@ -355,9 +354,6 @@ def remote_input(body: bytes) -> bool:
 
     It may err to True, never to False. One pass over the body; what is not a JSON object is True.
     """
-
-def input_facts(body: bytes) -> tuple[bool, int]:
-    """(remote_input, how often b"data:image" stands in the body): what the length of the input leaves open."""
 
 def multipart_field(prefix: bytes, content_type: bytes, name: bytes) -> tuple[int, int] | None:
     """Where the value of form field `name` stands in the first bytes of a multipart/form-data body (RFC 7578).

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.core.endpoint import Endpoint
 from penstock.core.errors import Fault, PenstockError
 from penstock.core.plan import PlannedTarget
-from penstock.ext import MEDIA_NONE, Entry, Peek, Refusal, RequestHead, Usage
+from penstock.ext import MEDIA_NONE, Entry, Peek, Refusal, RequestHead, ResponseHead, Usage
 
 if TYPE_CHECKING:
     from penstock.proxy.identify import Caller
@@ -127,20 +127,19 @@ class Exchange:
 
     # --- the answer ---
 
-    def outgoing(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def outgoing(self, head: ResponseHead) -> list[tuple[bytes, bytes]]:
         """A backend's header lines as the client gets them: as they are, and our request id if there is none.
 
         CORS and rate limits are ours alone: a backend's own words on them speak of somebody else's.
         """
+        headers = head.headers
         if self.cors:
             headers = [line for line in headers if not line[0].startswith(b"access-control-")]
             headers.extend(self.cors)
-        if self.standing is not None:
+        if self.standing is not None and head.has_rate_limits:
             headers = [line for line in headers if line[0] not in RATE_HEADERS]
-        for name, _ in headers:
-            if name == b"x-request-id":
-                return headers
-        headers.append((b"x-request-id", self.request_id))
+        if not head.has_request_id:
+            headers.append((b"x-request-id", self.request_id))
         return headers
 
     # These hand on the server's own awaitable: a coroutine around it would cost as much as the call.
@@ -155,6 +154,23 @@ class Exchange:
             else:
                 headers.extend(self.standing.headers)
         sent: Awaitable[None] = self.send({"type": "http.response.start", "status": status, "headers": headers})
+        return sent
+
+    def answer(self, head: ResponseHead, body: bytes) -> Awaitable[None] | None:
+        """Send a backend's whole answer as one piece; None where only `start` and `finish` can: another listener than
+        ours, or a head of which lines have to go."""
+        standing = self.standing
+        if self._door is None or self.cors or (standing is not None and head.has_rate_limits):
+            return None
+        self.status = head.status
+        self.first_byte = perf_counter()
+        self.over = True
+        lines = head.lines
+        if not head.has_request_id:
+            lines = b"%bx-request-id: %b\r\n" % (lines, self.request_id)
+        if standing is not None:
+            lines += standing.header_lines
+        sent: Awaitable[None] = self._door.answer(head.status, lines, head.has_date, body)
         return sent
 
     def write(self, body: bytes) -> Awaitable[None]:

@@ -311,6 +311,30 @@ class ServerConnection(asyncio.Protocol):
             self._answered()
         return self._listener.sent if self._blocked is None else self._blocked
 
+    def answer(self, status: int, lines: bytes, dated: bool, body: bytes) -> Awaitable[None]:
+        """An answer in one piece, its header lines ready to be written; for requests that are not HEAD."""
+        if self._closing or not self._answering:
+            return self._listener.sent
+        request = self._request
+        keep = request is not None and request.keep_alive and not self._body_open and not self._listener.draining
+        self._keep, self._head_sent = keep, True
+        end = b"\r\n"
+        if not keep:
+            end = b"connection: close\r\n\r\n"
+        elif request is not None and request.http10:
+            end = b"connection: keep-alive\r\n\r\n"
+        head = b"HTTP/1.1 %d %b\r\n%b%bcontent-length: %d\r\n%b" % (
+            status,
+            REASONS.get(status, b""),
+            lines,
+            b"" if dated else self._listener.date(),
+            len(body),
+            end,
+        )
+        self._transport.write(head + body)
+        self._answered()
+        return self._listener.sent if self._blocked is None else self._blocked
+
     def _head(self, start: dict[str, Any], length: int, more: bool) -> bytes:
         """Status line and header lines; decides the framing."""
         request, status = self._request, start["status"]

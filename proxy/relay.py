@@ -70,7 +70,11 @@ async def _whole(reply: Reply, exchange: Exchange, dialect: int) -> None:
         if not answer.complete:
             raise IncompleteReply("the backend's answer has no finish_reason: it was cut off", phase="body")
     exchange.answer_bytes = len(body)
-    await exchange.start(reply.head.status, exchange.outgoing(reply.head.headers))
+    sent = exchange.answer(reply.head, body)
+    if sent is not None:
+        await sent
+        return
+    await exchange.start(reply.head.status, exchange.outgoing(reply.head))
     await exchange.finish(body)
 
 
@@ -79,7 +83,7 @@ async def _stream(reply: Reply, exchange: Exchange, scanner: ReplyScanner) -> No
     connection = reply.connection
     remover = UsageRemover() if exchange.asked_usage else None
     outlet = Outlet(exchange, scanner, remover)
-    headers = exchange.outgoing(reply.head.headers)
+    headers = exchange.outgoing(reply.head)
     if remover is not None:  # the length would be that with the usage in it
         headers = [line for line in headers if line[0] != b"content-length"]
     await exchange.start(reply.head.status, headers)
@@ -108,7 +112,7 @@ async def _stream(reply: Reply, exchange: Exchange, scanner: ReplyScanner) -> No
 
 async def _opaque(reply: Reply, exchange: Exchange, copy: "Copy | None") -> None:
     """Anything else: files, audio, errors of the backend's. Framing alone says where it ends."""
-    await exchange.start(reply.head.status, exchange.outgoing(reply.head.headers))
+    await exchange.start(reply.head.status, exchange.outgoing(reply.head))
     try:
         last = await _all_but_the_last(reply.connection, Outlet(exchange, copy, None))
         if copy is not None:

@@ -68,7 +68,9 @@ async def _attempt(target: PlannedTarget, exchange: Exchange, pool: Pool, fresh:
             body = _spliced(target, exchange)
             length = len(body) if body or exchange.head.content_length is not None else -1
             if length <= JOIN_BYTES:
-                connection.send(exchange.head.encode(start, length, body), exchange.method == "HEAD")
+                connection.send(
+                    exchange.head.encode(start, length, body, exchange.asked_usage), exchange.method == "HEAD"
+                )
             else:
                 await _send_large(timeouts, exchange, connection, start, body)
         while (head := connection.response) is None:
@@ -94,7 +96,7 @@ async def _send_large(
     timeouts: Timeouts, exchange: Exchange, connection: Connection, start: bytes, body: bytes
 ) -> None:
     """Send a body that the socket may not take at once; only a backend that takes none of it is too slow."""
-    connection.send(exchange.head.encode(start, len(body)))
+    connection.send(exchange.head.encode(start, len(body), b"", exchange.asked_usage))
     connection.write(body)
     connection.await_room(exchange.now() + timeouts.send_s)
     await connection.drain()

@@ -8,7 +8,7 @@ from keyed import Keyed, bearer, wish
 from scripted import play
 
 from penstock.core.errors import MissingKey
-from penstock.ext import FLAG_BACKEND, OUTCOME_ANSWERED, Spool
+from penstock.ext import FLAG_BACKEND, OUTCOME_ANSWERED, Spool, Usage
 
 CONFIG = """
 [tiers.free]
@@ -31,7 +31,7 @@ async def used(keyed: Keyed, folder: Path) -> dict[str, Any]:
     (folder / "spool").mkdir()
     spool = Spool(str(folder / "spool"), keyed.state, 256)
     entry: Any = spool.admit(caller.account, b"/v1/x", b"m", b"r", 100, 500_000_000, now, now)
-    entry.close(OUTCOME_ANSWERED, 200, b"b", 10, 2, 0, 0, 250_000_000, FLAG_BACKEND, 1.0, 1.0, b"")
+    entry.close(OUTCOME_ANSWERED, 200, b"b", Usage(10, 2), 250_000_000, FLAG_BACKEND, 1.0, 1.0, b"")
     status, answer = await keyed.call("usage", None, bearer(key), admin=None)
     assert status == 200
     return answer
