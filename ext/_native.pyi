@@ -5,7 +5,7 @@ Offsets are byte offsets, half open: body[start:end].
 """
 
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Any, Final, final
 
 __all__ = [
     "BUILD_PROFILE",
@@ -73,6 +73,7 @@ __all__ = [
     "remote_input",
     "rewrite",
     "scan_answer",
+    "share_values",
     "splice",
     "toml_spans",
 ]
@@ -715,6 +716,17 @@ class Rings:
     @property
     def owned(self) -> int:
         """Rings with a living owner."""
+
+def share_values(
+    rows: Sequence[tuple[Any, ...]], shared: Sequence[int], chunk: int
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """What rows share told apart from their own, so that a database is given what they share once.
+
+    shared: the places of values that many have in common, at most 16. The first result has each combination of these
+    once, its number before it; values are the same if they are one object, so equal ones may come twice. The second
+    has all other values of `chunk` rows, row behind row, each with its number at its end; rows that fill no chunk are
+    left out. Raises ValueError for rows of different lengths.
+    """
 
 # --- toml: where things stand in a configuration file ------------------------------------------------
 

@@ -89,6 +89,7 @@ class Connections:
         # With a write-ahead log NORMAL syncs at checkpoints only. The death of any process loses nothing, a loss of
         # power at most the last transactions, never the database: what the spool promises, at a tenth of FULL's cost.
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA temp_store = MEMORY")
         self._local.connection = connection
         self._local.identity = _identity(self.path)
         self._all.append(connection)

@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec import UNSET
 from msgspec.structs import asdict
 
+from penstock.ext import share_values
 from penstock.proxy.store import (
     COLUMNS,
     Alert,
@@ -26,9 +27,36 @@ from penstock.proxy.store.migrations import migrate
 from penstock.proxy.store.windows import end, instant, month_bounds, month_name, start, text
 
 # Only the same id is passed over in silence; OR IGNORE would also drop rows that break another rule.
-_INSERT = (
-    f"INSERT INTO ai_usage_logs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
-    " ON CONFLICT (id) DO NOTHING"
+_NOT_TWICE = "ON CONFLICT (id) DO NOTHING"
+_INSERT = f"INSERT INTO ai_usage_logs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) {_NOT_TWICE}"
+# Half the values of a row are those of many others, and a statement for each row costs as much as its values. So what
+# rows share goes to a table of this connection's own first, and CHUNK rows are inserted by one statement, joined to it.
+CHUNK = 50
+_SHARED = (
+    "api_key_id",
+    "tenant_id",
+    "user_id",
+    "tier",
+    "endpoint",
+    "model_used",
+    "backend",
+    "usage_estimated",
+    "llm_request",
+    "response_cached",
+    "status_code",
+    "outcome",
+    "error_message",
+)
+_SHARED_PLACES = [COLUMNS.index(name) for name in _SHARED]
+_OWN = [name for name in COLUMNS if name not in _SHARED]
+_SHARES = f"CREATE TEMP TABLE IF NOT EXISTS usage_shares (number INTEGER PRIMARY KEY, {', '.join(_SHARED)})"
+_INSERT_SHARE = f"INSERT INTO usage_shares VALUES ({', '.join('?' * (1 + len(_SHARED)))})"
+_ROW = f"({', '.join('?' * (len(_OWN) + 1))})"
+_INSERT_CHUNK = (
+    f"INSERT INTO ai_usage_logs ({', '.join([*_OWN, *_SHARED])})"
+    f" SELECT {', '.join(f'column{place}' for place in range(1, len(_OWN) + 1))}, {', '.join(_SHARED)}"
+    f" FROM (VALUES {', '.join([_ROW] * CHUNK)}) CROSS JOIN usage_shares ON number = column{len(_OWN) + 1}"
+    f" WHERE true {_NOT_TWICE}"
 )
 _KEY_COLUMNS = KeyRecord.__struct_fields__
 _KEY = ", ".join(_KEY_COLUMNS)
@@ -54,8 +82,17 @@ class SqliteStore:
     # --- usage rows
 
     def insert_rows(self, rows: Collection[Row]) -> int:
+        rows = list(rows)
+        shares, chunks = share_values(rows, _SHARED_PLACES, CHUNK)
         with self._connections.write() as connection:
-            return connection.executemany(_INSERT, rows).rowcount
+            if len(shares) > len(rows) // 4:
+                return connection.executemany(_INSERT, rows).rowcount
+            connection.execute(_SHARES)
+            connection.execute("DELETE FROM usage_shares")
+            connection.executemany(_INSERT_SHARE, shares)
+            new = connection.executemany(_INSERT_CHUNK, chunks).rowcount if chunks else 0
+            rest = rows[len(chunks) * CHUNK :]
+            return new + (connection.executemany(_INSERT, rest).rowcount if rest else 0)
 
     def window_sums(self, starts: Starts, key_id: str | None = None) -> WindowSums:
         with self._connections.use() as connection:

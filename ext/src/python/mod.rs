@@ -9,6 +9,8 @@ mod multipart;
 mod quote;
 mod reply;
 mod request_parser;
+mod rings;
+mod rows;
 mod shared;
 mod spool;
 mod toml_spans;
@@ -28,6 +30,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     quote::register(module)?;
     reply::register(module)?;
     request_parser::register(module)?;
+    rings::register(module)?;
+    rows::register(module)?;
     shared::register(module)?;
     spool::register(module)?;
     toml_spans::register(module)

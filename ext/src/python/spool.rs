@@ -1,4 +1,4 @@
-//! Spool, Entry, Refusal and Rings for Python.
+//! Spool, Entry and Refusal for Python.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::PyBytes;
 
 use super::reply::Usage;
 use super::shared::{Account, State, error_of};
 use crate::shared::{
     self, Admission, Clock, Demand, FLAG_BACKEND, FLAG_CACHED, FLAG_ESTIMATED, Facts, OUTCOMES,
-    Row, Texts, Wait, Words,
+    Texts, Wait, Words,
 };
 
 type Headers<'py> = Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>;
@@ -264,138 +264,6 @@ impl Spool {
     }
 }
 
-/// The drainer's view of all rings of a folder.
-#[pyclass(frozen, module = "penstock.ext._native")]
-struct Rings(shared::Rings);
-
-#[pymethods]
-impl Rings {
-    #[new]
-    fn new(folder: PathBuf, state: &State) -> Self {
-        Rings(shared::Rings::new(&folder, state.0.clone()))
-    }
-
-    /// At most `limit` closed records as rows in the order of COLUMNS. Rings nobody owns are settled first.
-    fn take<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let rows = py.detach(|| self.0.take(limit))?;
-        rows.iter().map(|row| tuple_of(py, row)).collect()
-    }
-
-    /// The rows of the last take are stored: their records are free.
-    fn free(&self, py: Python<'_>) {
-        py.detach(|| self.0.free());
-    }
-
-    /// Records closed and not freed yet.
-    #[getter]
-    fn waiting(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(py.detach(|| self.0.counts())?.waiting)
-    }
-
-    #[getter]
-    fn open(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(py.detach(|| self.0.counts())?.open)
-    }
-
-    /// Records of all rings, in whatever state.
-    #[getter]
-    fn capacity(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(py.detach(|| self.0.counts())?.capacity)
-    }
-
-    /// Rings with a living owner.
-    #[getter]
-    fn owned(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(py.detach(|| self.0.counts())?.owned)
-    }
-}
-
-const COLUMNS: [&str; 25] = [
-    "id",
-    "request_id",
-    "api_key_id",
-    "tenant_id",
-    "user_id",
-    "tier",
-    "endpoint",
-    "model_used",
-    "backend",
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
-    "reasoning_tokens",
-    "total_tokens",
-    "usage_estimated",
-    "cost_usd",
-    "cost_nano_usd",
-    "llm_request",
-    "response_cached",
-    "response_time_ms",
-    "ttft_ms",
-    "status_code",
-    "outcome",
-    "error_message",
-    "created_at",
-];
-
-/// A row in the order of COLUMNS. Empty texts are None; so are times that are not known.
-fn tuple_of<'py>(py: Python<'py>, row: &Row) -> PyResult<Bound<'py, PyTuple>> {
-    let [key, tenant, user, tier, route, model, request_id] = &row.names;
-    let [backend, error] = &row.later;
-    let facts = &row.facts;
-    let total = facts.prompt.saturating_add(facts.completion);
-    let flag = |flag: u8| i64::from(facts.flags & flag != 0);
-    let texts = |list: &[&String]| {
-        list.iter()
-            .map(|text| text_of(py, text))
-            .collect::<PyResult<Vec<_>>>()
-    };
-    let mut values = vec![number(py, row.id)?];
-    values.extend(texts(&[
-        request_id, key, tenant, user, tier, route, model, backend,
-    ])?);
-    for tokens in [
-        facts.prompt,
-        facts.completion,
-        facts.cached,
-        facts.reasoning,
-        total,
-    ] {
-        values.push(number(py, tokens)?);
-    }
-    values.push(flag(FLAG_ESTIMATED).into_pyobject(py)?.into_any());
-    values.push((facts.nano_usd as f64 / 1e9).into_pyobject(py)?.into_any());
-    values.push(number(py, facts.nano_usd)?);
-    values.push(flag(FLAG_BACKEND).into_pyobject(py)?.into_any());
-    values.push(flag(FLAG_CACHED).into_pyobject(py)?.into_any());
-    for ms in [facts.ms, facts.ttft_ms] {
-        values.push(
-            Some(ms)
-                .filter(|ms| *ms >= 0.0 && ms.is_finite())
-                .into_pyobject(py)?,
-        );
-    }
-    values.push(facts.status.into_pyobject(py)?.into_any());
-    let outcome = OUTCOMES.get(usize::from(facts.outcome)).unwrap_or(&"lost");
-    values.push(outcome.into_pyobject(py)?.into_any());
-    values.push(text_of(py, error)?);
-    values.push(shared::text(row.wall).into_pyobject(py)?.into_any());
-    PyTuple::new(py, values)
-}
-
-fn text_of<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
-    let text = Some(text).filter(|text| !text.is_empty());
-    Ok(text.into_pyobject(py)?)
-}
-
-/// At most what a database's signed 64 bits hold.
-fn number(py: Python<'_>, value: u64) -> PyResult<Bound<'_, PyAny>> {
-    Ok(i64::try_from(value)
-        .unwrap_or(i64::MAX)
-        .into_pyobject(py)?
-        .into_any())
-}
-
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     for (number, name) in OUTCOMES.iter().enumerate() {
         module.add(format!("OUTCOME_{}", name.to_uppercase()), number)?;
@@ -403,9 +271,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("FLAG_CACHED", FLAG_CACHED)?;
     module.add("FLAG_ESTIMATED", FLAG_ESTIMATED)?;
     module.add("FLAG_BACKEND", FLAG_BACKEND)?;
-    module.add("COLUMNS", PyTuple::new(module.py(), COLUMNS)?)?;
     module.add_class::<Refusal>()?;
     module.add_class::<Entry>()?;
-    module.add_class::<Spool>()?;
-    module.add_class::<Rings>()
+    module.add_class::<Spool>()
 }

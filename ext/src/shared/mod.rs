@@ -23,7 +23,7 @@ pub use account::{Account, Names, Words};
 pub use cells::{Error, key_of};
 pub use limit::{Demand, Limit, Measure, take_all};
 pub use record::Facts;
-pub use rings::{Counts, Rings, Row};
+pub use rings::{Batch, Counts, Rings, Row};
 pub use rule::Wait;
 pub use settle::reconcile;
 pub use spool::{Admission, Spool, Texts};

@@ -232,30 +232,31 @@ impl Record<'_> {
         self.set(at, self.get(at) & !0xff | u64::from(flag));
     }
 
-    /// key, tenant, user, tier, route, model, request id.
-    pub fn names(&self) -> [String; 7] {
-        self.texts(self.texts_at(), self.get(AT_LENGTHS))
+    /// Appends key, tenant, user, tier, route, model, request id, backend and error, one behind the other; their lengths.
+    pub fn read_texts(&self, into: &mut Vec<u8>) -> [u8; 9] {
+        let mut lengths = [0; 9];
+        let (names, later) = lengths.split_at_mut(7);
+        self.read(self.texts_at(), self.get(AT_LENGTHS), names, into);
+        let at = self.later_texts_at();
+        self.read(at, self.get(AT_LATER_LENGTHS), later, into);
+        lengths
     }
 
-    /// Backend and error.
-    pub fn later_texts(&self) -> [String; 2] {
-        self.texts(self.later_texts_at(), self.get(AT_LATER_LENGTHS))
-    }
-
-    fn texts<const COUNT: usize>(&self, at: usize, lengths: u64) -> [String; COUNT] {
+    /// Appends the texts that begin at that word, as far as they lie in the record, and notes how long each one is.
+    fn read(&self, at: usize, told: u64, lengths: &mut [u8], into: &mut Vec<u8>) {
         let words = self.0.get(at..).unwrap_or_default();
-        let bytes: Vec<u8> = words
-            .iter()
-            .flat_map(|word| word.load(Acquire).to_le_bytes())
-            .collect();
-        let mut rest = bytes.as_slice();
-        let mut lengths = lengths.to_le_bytes().into_iter();
-        std::array::from_fn(|_| {
-            let length = usize::from(lengths.next().unwrap_or(0)).min(rest.len());
-            let (text, behind) = rest.split_at(length);
-            rest = behind;
-            String::from_utf8_lossy(text).into_owned()
-        })
+        let mut room = words.len() * 8;
+        let mut end = into.len();
+        for (length, told) in lengths.iter_mut().zip(told.to_le_bytes()) {
+            *length = told.min(room.min(255) as u8);
+            room -= usize::from(*length);
+            end += usize::from(*length);
+        }
+        let count = (end - into.len()).div_ceil(8);
+        for word in words.iter().take(count) {
+            into.extend_from_slice(&word.load(Acquire).to_le_bytes());
+        }
+        into.truncate(end);
     }
 }
 
@@ -284,6 +285,18 @@ mod tests {
         std::array::from_fn(|_| AtomicU64::new(u64::MAX))
     }
 
+    fn texts_of(record: &Record<'_>) -> Vec<String> {
+        let mut bytes = b"before".to_vec();
+        let lengths = record.read_texts(&mut bytes);
+        let mut rest = bytes.strip_prefix(b"before").unwrap_or_default();
+        let text = |length: u8| {
+            let (text, behind) = rest.split_at(usize::from(length));
+            rest = behind;
+            String::from_utf8_lossy(text).into_owned()
+        };
+        lengths.into_iter().map(text).collect()
+    }
+
     proptest! {
         #[test]
         fn texts_come_back_whole_or_cut(
@@ -304,19 +317,19 @@ mod tests {
             for index in 0..holds {
                 prop_assert_eq!((record.hold(index), record.flag(index)), (held, HELD));
             }
-            let (told, told_later) = (record.names(), record.later_texts());
-            for (text, told) in names.iter().chain(&later).zip(told.iter().chain(&told_later)) {
+            let told = texts_of(&record);
+            for (text, told) in names.iter().chain(&later).zip(&told) {
                 prop_assert!(text.starts_with(told.as_str()));
             }
             let short = names.iter().chain(&later).map(|text| text.len()).sum::<usize>() < 240;
-            prop_assert!(!short || (told == names && told_later == later));
+            prop_assert!(!short || names.iter().chain(&later).eq(&told));
         }
 
         #[test]
         fn garbage_is_read_without_harm(garbage in prop::collection::vec(any::<u64>(), RECORD_WORDS)) {
             let words: [AtomicU64; RECORD_WORDS] = std::array::from_fn(|index| AtomicU64::new(garbage.get(index).copied().unwrap_or(0)));
             let record = Record(&words);
-            let _ = (record.names(), record.later_texts(), record.facts(), record.hold(record.holds()));
+            let _ = (texts_of(&record), record.facts(), record.hold(record.holds()));
             record.set_hold(1000, &Hold::default(), DONE);
             record.write_facts(&Facts::default(), b"backend", b"error");
         }

@@ -14,6 +14,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"pnring\x00\x01");
 const HEADER_BYTES: usize = 4096;
 const RECORD_BYTES: usize = RECORD_WORDS * 8;
 const MAX_RECORDS: usize = 1 << 24;
+/// So many states are looked at together.
+const BLOCK: usize = 64;
 
 /// The states of a record, in the order it takes them.
 pub const FREE: u8 = 0;
@@ -68,12 +70,6 @@ impl Ring {
         self.map.bytes()
     }
 
-    pub fn state(&self, slot: usize) -> u8 {
-        self.states()
-            .get(slot)
-            .map_or(FREE, |state| state.load(Acquire))
-    }
-
     pub fn set_state(&self, slot: usize, to: u8) {
         if let Some(state) = self.states().get(slot) {
             state.store(to, Release);
@@ -88,6 +84,32 @@ impl Ring {
         self.map.words(at, RECORD_WORDS).try_into().ok().map(Record)
     }
 
+    /// Whether any record is in a state with one of these bits.
+    pub fn has(&self, bits: u8) -> bool {
+        let blocks = self.states().chunks(BLOCK);
+        blocks.into_iter().any(|block| bits_of(block) & bits != 0)
+    }
+
+    /// The first slot of that state, of `most` from `from` on. A block without its bits costs one look.
+    pub fn next_in(&self, wanted: u8, from: usize, most: usize) -> Option<usize> {
+        let states = self.states().get(from..)?;
+        let states = states.get(..most).unwrap_or(states);
+        if states.first()?.load(Acquire) == wanted {
+            return Some(from);
+        }
+        let mut at = from;
+        for block in states.chunks(BLOCK) {
+            if bits_of(block) & wanted == wanted {
+                let found = block.iter().position(|state| state.load(Acquire) == wanted);
+                if let Some(found) = found {
+                    return Some(at + found);
+                }
+            }
+            at += block.len();
+        }
+        None
+    }
+
     /// The slots in one of these states.
     pub fn in_state<'a>(&'a self, wanted: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
         let states = self.states().iter().enumerate();
@@ -95,6 +117,13 @@ impl Ring {
             .filter(|(_, state)| wanted.contains(&state.load(Acquire)))
             .map(|(slot, _)| slot)
     }
+}
+
+/// All bits that any of these states has.
+fn bits_of(states: &[AtomicU8]) -> u8 {
+    states
+        .iter()
+        .fold(0, |bits, state| bits | state.load(Acquire))
 }
 
 fn states(records: usize) -> std::ops::Range<usize> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::record::Facts;
+use super::record::{Facts, Record};
 use super::ring::{self, CLOSED, FREE, OPEN, Ring, SETTLING};
 use super::state::State;
 use super::{file, settle};
@@ -15,15 +15,43 @@ use super::{file, settle};
 const TURN: usize = 64;
 
 /// A closed record, read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Row {
     pub id: u64,
     pub wall: u64,
-    /// key, tenant, user, tier, route, model, request id.
-    pub names: [String; 7],
-    /// Backend and error.
-    pub later: [String; 2],
     pub facts: Facts,
+    /// Where in the batch its texts begin.
+    at: usize,
+    lengths: [u8; 9],
+}
+
+/// Rows, and the texts of all of them in one piece: most are short, and a batch has thousands.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub rows: Vec<Row>,
+    texts: Vec<u8>,
+}
+
+impl Batch {
+    /// key, tenant, user, tier, route, model, request id, backend, error.
+    pub fn texts(&self, row: &Row) -> [&[u8]; 9] {
+        let mut rest = self.texts.get(row.at..).unwrap_or_default();
+        row.lengths.map(|length| {
+            let (text, behind) = rest.split_at(usize::from(length).min(rest.len()));
+            rest = behind;
+            text
+        })
+    }
+
+    fn push(&mut self, record: &Record<'_>) {
+        self.rows.push(Row {
+            id: record.row(),
+            wall: record.wall(),
+            facts: record.facts(),
+            at: self.texts.len(),
+            lengths: record.read_texts(&mut self.texts),
+        });
+    }
 }
 
 #[derive(Debug)]
@@ -72,13 +100,11 @@ impl Rings {
     }
 
     /// At most `limit` rows, of every ring about as many. Taken ones are given again until `free` is called.
-    pub fn take(&self, limit: usize) -> io::Result<Vec<Row>> {
+    pub fn take(&self, limit: usize) -> io::Result<Batch> {
         let mut seen = self.seen();
         seen.discover(&self.folder)?;
         self.adopt(&seen)?;
-        let (rows, taken) = seen.collect(limit);
-        seen.taken = taken;
-        Ok(rows)
+        Ok(seen.collect(limit))
     }
 
     /// The rows of the last `take` are stored: their records are free again.
@@ -100,7 +126,7 @@ impl Rings {
 
     /// Settles what dead owners left.
     fn adopt(&self, seen: &Seen) -> io::Result<()> {
-        let unsettled = |view: &&View| view.ring.in_state(&[OPEN, SETTLING]).next().is_some();
+        let unsettled = |view: &&View| view.ring.has(OPEN);
         let rings: Vec<&View> = seen.rings.values().filter(unsettled).collect();
         if rings.is_empty() {
             return Ok(());
@@ -162,53 +188,47 @@ impl Seen {
         Ok(())
     }
 
-    fn collect(&mut self, limit: usize) -> (Vec<Row>, Vec<(u32, usize, u64)>) {
-        let (mut rows, mut taken) = (Vec::new(), Vec::new());
+    fn collect(&mut self, limit: usize) -> Batch {
+        let mut batch = Batch::default();
+        self.taken.clear();
+        let taken = &mut self.taken;
         let mut looks: Vec<(u32, &mut View, usize)> = self
             .rings
             .iter_mut()
             .map(|(&number, view)| (number, view, 0))
             .collect();
-        while !looks.is_empty() && rows.len() < limit {
+        while !looks.is_empty() && batch.rows.len() < limit {
             looks.retain_mut(|(number, view, looked)| {
-                let end = rows.len().saturating_add(TURN).min(limit);
-                while rows.len() < end {
-                    let Some((slot, row)) = view.next(looked) else {
+                let end = batch.rows.len().saturating_add(TURN).min(limit);
+                while batch.rows.len() < end {
+                    let Some((slot, record)) = view.next(looked) else {
                         return false;
                     };
-                    taken.push((*number, slot, row.id));
-                    rows.push(row);
+                    taken.push((*number, slot, record.row()));
+                    batch.push(&record);
                 }
                 true
             });
         }
-        (rows, taken)
+        batch
     }
 }
 
 impl View {
     /// The next closed record; None when all were looked at. looked: how many slots were.
-    fn next(&mut self, looked: &mut usize) -> Option<(usize, Row)> {
+    fn next(&mut self, looked: &mut usize) -> Option<(usize, Record<'_>)> {
         let count = self.ring.states().len();
         while *looked < count {
-            let slot = self.cursor;
-            self.cursor = (slot + 1) % count;
-            *looked += 1;
-            if self.ring.state(slot) == CLOSED {
-                return Some((slot, read(&self.ring, slot)?));
+            let from = self.cursor;
+            let most = count - (*looked).max(from);
+            let found = self.ring.next_in(CLOSED, from, most);
+            let passed = found.map_or(most, |slot| slot - from + 1);
+            self.cursor = (from + passed) % count;
+            *looked += passed;
+            if let Some(slot) = found {
+                return Some((slot, self.ring.record(slot)?));
             }
         }
         None
     }
-}
-
-fn read(ring: &Ring, slot: usize) -> Option<Row> {
-    let record = ring.record(slot)?;
-    Some(Row {
-        id: record.row(),
-        wall: record.wall(),
-        names: record.names(),
-        later: record.later_texts(),
-        facts: record.facts(),
-    })
 }
