@@ -68,6 +68,7 @@ __all__ = [
     "StateFull",
     "Usage",
     "UsageRemover",
+    "access_line",
     "multipart_field",
     "peek",
     "remote_input",
@@ -726,6 +727,44 @@ def share_values(
     once, its number before it; values are the same if they are one object, so equal ones may come twice. The second
     has all other values of `chunk` rows, row behind row, each with its number at its end; rows that fill no chunk are
     left out. Raises ValueError for rows of different lengths.
+    """
+
+# --- log: the line of a request ------------------------------------------------------------------------
+
+def access_line(
+    timestamp: str,
+    level: str,
+    request_id: bytes,
+    method: str,
+    path: bytes,
+    route: str,
+    status: int,
+    started: float,
+    ended: float,
+    first_byte: float,
+    ip: str,
+    user_agent: bytes | None,
+    key_id: str | None,
+    user_id: str | None,
+    tenant_id: str | None,
+    model: str | None,
+    backend: str | None,
+    attempts: int,
+    prompt_tokens: int | None,
+    completion_tokens: int | None,
+    cost_nano: int,
+    fault: str | None,
+    error: str | None,
+    detail: str | None,
+    /,
+) -> bytes:
+    """A JSON object and LF: timestamp, level, message, service, requestId, method, url, route, status, duration, ip,
+    userAgent, firstByte, keyId, userId, tenantId, model, backend, attempts, promptTokens, completionTokens, costUsd,
+    fault, error, detail. What is None is left out, but for userAgent, which is "".
+
+    Bytes are Latin-1; a str with half a surrogate pair becomes U+FFFD. started, ended, first_byte: s of one clock; the
+    line has ms from `started`, to 3 digits as round() makes them. Left out too: firstByte for 0.0, costUsd for 0, of
+    the ids and the backend "", attempts without backend.
     """
 
 # --- toml: where things stand in a configuration file ------------------------------------------------

@@ -3,6 +3,7 @@
 //! Every leaf is a plain, thread-safe Rust module; `python/` holds their thin Python faces, one file a leaf.
 //! `_native.pyi` is the contract of those faces.
 
+pub mod access_line;
 pub mod decimal;
 pub mod hash;
 pub mod http1;

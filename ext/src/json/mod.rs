@@ -1,4 +1,4 @@
-//! JSON request bodies (RFC 8259): what routing and limits read of them, and edits by offset.
+//! JSON request bodies (RFC 8259): what routing and limits read of them, edits by offset, and writing of it.
 
 mod cursor;
 mod error;
@@ -11,6 +11,7 @@ mod scan;
 mod skip;
 mod splice;
 mod string;
+pub mod write;
 
 pub use cursor::{Cursor, Fault, MAX_DEPTH};
 pub use error::JsonError;

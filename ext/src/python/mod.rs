@@ -2,6 +2,7 @@
 
 use pyo3::prelude::*;
 
+mod access_line;
 mod hash;
 mod http1;
 mod json;
@@ -23,6 +24,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
         "release"
     };
     module.add("BUILD_PROFILE", profile)?;
+    access_line::register(module)?;
     hash::register(module)?;
     http1::register(module)?;
     json::register(module)?;
