@@ -186,6 +186,28 @@ impl State {
         }
     }
 
+    /// Replaces the word of a key's cell if it is still `seen`. False: nothing was changed, and `change` is to be asked.
+    #[inline]
+    pub fn replace(&self, key: u64, index: u32, seen: u64, new: u64) -> bool {
+        let Some(cell) = self.cell(index) else {
+            return false;
+        };
+        if cell.key.load(Acquire) != key
+            || cell
+                .word
+                .compare_exchange(seen, new, SeqCst, Acquire)
+                .is_err()
+        {
+            return false;
+        }
+        if cell.key.load(SeqCst) == key {
+            return true;
+        }
+        // Removed in between: see `change`.
+        let _ = cell.word.compare_exchange(new, seen, SeqCst, Acquire);
+        false
+    }
+
     /// Like `change`, for a cell that need not be there: if it was removed, nothing is left to change.
     pub fn change_if_there(&self, key: u64, hint: u32, mut change: impl FnMut(u64) -> Option<u64>) {
         let mut index = hint;

@@ -79,6 +79,16 @@ pub struct Hold {
     pub increment: u64,
 }
 
+/// What taking would make of a cell; true as long as the word that was seen stands there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plan {
+    pub seen: u64,
+    pub word: u64,
+    pub mark: u64,
+}
+
+pub type Plans = [Plan; MAX_HOLDS];
+
 impl Limit {
     /// amount: -1 for a meter. What is wrong with the arguments is said in words.
     pub fn new(
@@ -213,7 +223,7 @@ pub fn take_all(
     demand: &Demand,
     clock: &Clock,
 ) -> Result<Result<(), (usize, Wait)>, Error> {
-    if let Some(refused) = longest_wait(state, limits, demand, clock) {
+    if let Some(refused) = longest_wait(state, limits, demand, clock, &mut Plans::default()) {
         return Ok(Err(refused));
     }
     let mut held: Vec<Hold> = Vec::with_capacity(limits.len());
@@ -231,21 +241,28 @@ pub fn take_all(
     Ok(Ok(()))
 }
 
-/// Looks without taking: the limit that refuses for longest, a `Never` before all others.
+/// Looks without taking: the limit that refuses for longest, a `Never` before all others. If none does, `plans` say
+/// what taking will do.
 pub fn longest_wait(
     state: &State,
     limits: &[Limit],
     demand: &Demand,
     clock: &Clock,
+    plans: &mut Plans,
 ) -> Option<(usize, Wait)> {
     let mut longest: Option<(usize, Wait)> = None;
-    for (index, limit) in limits.iter().enumerate() {
+    for (index, (limit, plan)) in limits.iter().zip(plans).enumerate() {
+        plan.seen = limit.word(state);
         let n = demand.of(limit.measure);
         if n == 0 {
             continue;
         }
-        let Err(wait) = limit.rule.take(limit.word(state), n, clock) else {
-            continue;
+        let wait = match limit.rule.take(plan.seen, n, clock) {
+            Ok(taken) => {
+                (plan.word, plan.mark) = (taken.word, taken.mark);
+                continue;
+            }
+            Err(wait) => wait,
         };
         match (wait, longest) {
             (Wait::Never, _) => return Some((index, wait)),

@@ -6,7 +6,6 @@
 use std::sync::atomic::{AtomicU64, Ordering::*};
 
 use super::limit::{Hold, MAX_HOLDS};
-use super::state::little;
 
 pub const RECORD_WORDS: usize = 128;
 
@@ -41,8 +40,19 @@ pub const DONE: u8 = 4;
 
 /// The most bytes of each text that is kept: key, tenant, user, tier, route, model, request id.
 const NAME_BYTES: [usize; 7] = [96, 128, 128, 64, 64, 160, 128];
-const BACKEND_BYTES: usize = 64;
-const ERROR_BYTES: usize = 255;
+/// The same of backend and error.
+const LATER_BYTES: [usize; 2] = [64, 255];
+
+/// The sum, rounded up to whole words.
+#[allow(clippy::indexing_slicing, reason = "computed by the compiler")]
+const fn whole_words(lengths: &[usize]) -> usize {
+    let (mut sum, mut index) = (0, 0);
+    while index < lengths.len() {
+        sum += lengths[index];
+        index += 1;
+    }
+    sum.next_multiple_of(8)
+}
 
 /// What is known when a request has been answered. Times in ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -103,13 +113,18 @@ impl Record<'_> {
         self.set(AT_LATER_LENGTHS, 0);
         self.set(
             AT_LENGTHS,
-            self.put_texts(self.texts_at(), &opening.names, &NAME_BYTES),
+            self.put_texts::<{ whole_words(&NAME_BYTES) }>(
+                self.texts_at(),
+                &opening.names,
+                &NAME_BYTES,
+            ),
         );
     }
 
     /// Writes texts one behind the other from that word on, as far as there is room; their lengths, 8 bits each.
-    fn put_texts(&self, at: usize, texts: &[&[u8]], most: &[usize]) -> u64 {
-        let mut buffer = [0; RECORD_WORDS * 8];
+    /// BYTES: no less than all of `most`.
+    fn put_texts<const BYTES: usize>(&self, at: usize, texts: &[&[u8]], most: &[usize]) -> u64 {
+        let mut buffer = [0; BYTES];
         let room = RECORD_WORDS.saturating_sub(at) * 8;
         let (mut end, mut lengths) = (0, 0);
         for (index, (text, most)) in texts.iter().zip(most).enumerate() {
@@ -121,11 +136,10 @@ impl Record<'_> {
             }
         }
         let words = self.0.get(at..).unwrap_or_default();
-        for (word, part) in words
-            .iter()
-            .zip(buffer.get(..end).unwrap_or_default().chunks(8))
-        {
-            word.store(little(part), Release);
+        let parts = buffer.chunks_exact(8).take(end.div_ceil(8));
+        for (word, part) in words.iter().zip(parts) {
+            let bytes = part.first_chunk().copied().unwrap_or_default();
+            word.store(u64::from_le_bytes(bytes), Release);
         }
         lengths
     }
@@ -150,10 +164,10 @@ impl Record<'_> {
         let packed =
             u64::from(facts.outcome) | u64::from(facts.flags) << 8 | u64::from(facts.status) << 16;
         self.set(AT_OUTCOME, packed);
-        let lengths = self.put_texts(
+        let lengths = self.put_texts::<{ whole_words(&LATER_BYTES) }>(
             self.later_texts_at(),
             &[backend, error],
-            &[BACKEND_BYTES, ERROR_BYTES],
+            &LATER_BYTES,
         );
         self.set(AT_LATER_LENGTHS, lengths);
     }
@@ -198,28 +212,44 @@ impl Record<'_> {
             .min(MAX_HOLDS)
     }
 
-    /// Writes a hold, its flag last.
-    pub fn set_hold(&self, index: usize, hold: &Hold, flag: u8) {
+    /// The words of a hold: what it is with its flag, key, amount, mark, increment.
+    #[inline]
+    fn hold_words(&self, index: usize) -> Option<&[AtomicU64; HOLD_WORDS]> {
         let at = FIRST_HOLD + index.min(MAX_HOLDS - 1) * HOLD_WORDS;
-        self.set(at + 1, hold.key);
-        self.set(at + 2, hold.amount);
-        self.set(at + 3, hold.mark);
-        self.set(at + 4, hold.increment);
-        let kind = u64::from(hold.measure) << 8 | u64::from(hold.window) << 16;
-        self.set(at, u64::from(hold.index) << 32 | kind | u64::from(flag));
+        self.0.get(at..)?.first_chunk()
     }
 
+    /// Writes a hold, its flag last.
+    #[inline]
+    pub fn set_hold(&self, index: usize, hold: &Hold, flag: u8) {
+        let Some([first, key, amount, mark, increment]) = self.hold_words(index) else {
+            return;
+        };
+        key.store(hold.key, Release);
+        amount.store(hold.amount, Release);
+        mark.store(hold.mark, Release);
+        increment.store(hold.increment, Release);
+        let kind = u64::from(hold.measure) << 8 | u64::from(hold.window) << 16;
+        first.store(
+            u64::from(hold.index) << 32 | kind | u64::from(flag),
+            Release,
+        );
+    }
+
+    #[inline]
     pub fn hold(&self, index: usize) -> Hold {
-        let at = FIRST_HOLD + index * HOLD_WORDS;
-        let first = self.get(at);
+        let Some([first, key, amount, mark, increment]) = self.hold_words(index) else {
+            return Hold::default();
+        };
+        let first = first.load(Acquire);
         Hold {
             index: (first >> 32) as u32,
             measure: (first >> 8) as u8,
             window: (first >> 16) as u8,
-            key: self.get(at + 1),
-            amount: self.get(at + 2),
-            mark: self.get(at + 3),
-            increment: self.get(at + 4),
+            key: key.load(Acquire),
+            amount: amount.load(Acquire),
+            mark: mark.load(Acquire),
+            increment: increment.load(Acquire),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::account::{Account, Words};
 use super::cells::Error;
-use super::limit::{Demand, longest_wait};
+use super::limit::{Demand, Hold, Plans, longest_wait};
 use super::record::{DONE, Facts, HELD, INTENT, Opening, RELEASING, Record};
 use super::ring::{self, CLOSED, FREE, OPEN, Ring, SETTLING, TAKEN};
 use super::rule::Wait;
@@ -108,7 +108,9 @@ impl Spool {
         clock: &Clock,
     ) -> Result<Admission, Error> {
         account.resolve(&self.state)?;
-        if let Some((index, wait)) = longest_wait(&self.state, &account.limits, demand, clock) {
+        let mut plans = Plans::default();
+        let refused = longest_wait(&self.state, &account.limits, demand, clock, &mut plans);
+        if let Some((index, wait)) = refused {
             return Ok(Admission::Refused {
                 index,
                 wait,
@@ -123,7 +125,7 @@ impl Spool {
         let Some((slot, record)) = self.begin(account, texts, clock, holds) else {
             return Ok(Admission::Full);
         };
-        match self.take(account, demand, clock, &record) {
+        match self.take(account, demand, clock, &plans, &record) {
             Ok(Ok(words)) => Ok(Admission::Open { slot, words }),
             refused => {
                 self.roll_back(slot, &record, clock.now);
@@ -180,17 +182,33 @@ impl Spool {
         account: &Account,
         demand: &Demand,
         clock: &Clock,
+        plans: &Plans,
         record: &Record<'_>,
     ) -> Result<Result<Words, (usize, Wait)>, Error> {
         let mut words = Words::default();
         let mut held = 0;
-        for (index, (limit, word)) in account.limits.iter().zip(&mut words).enumerate() {
+        let each = account.limits.iter().zip(plans).zip(&mut words);
+        for (index, ((limit, plan), word)) in each.enumerate() {
             let n = demand.of(limit.measure);
             if n == 0 {
-                *word = limit.word(&self.state);
+                *word = plan.seen;
                 continue;
             }
-            record.set_hold(held, &limit.hold(n), INTENT);
+            let planned = Hold {
+                mark: plan.mark,
+                ..limit.hold(n)
+            };
+            record.set_hold(held, &planned, INTENT);
+            // Nearly always nobody has changed the cell since it was looked at.
+            if self
+                .state
+                .replace(limit.key, planned.index, plan.seen, plan.word)
+            {
+                record.set_flag(held, HELD);
+                *word = plan.word;
+                held += 1;
+                continue;
+            }
             match limit.take(&self.state, n, clock) {
                 Ok(Ok((hold, left))) => {
                     record.set_hold(held, &hold, HELD);
