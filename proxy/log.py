@@ -12,8 +12,9 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from penstock.core.errors import Fault, Level
-from penstock.core.principal import Principal
+from penstock.core.errors import Level
+from penstock.core.principal import ANONYMOUS
+from penstock.ext import access_line as encode_access_line
 from penstock.proxy.exchange import Exchange
 from penstock.proxy.wall_clock import WallClock
 
@@ -45,7 +46,7 @@ class Log:
         """One line about something that is not a request."""
         if LEVELS[level] >= self._threshold:
             head = {"timestamp": self._clock.stamp(), "level": level, "message": message, "service": "penstock"}
-            self._add(head | fields)
+            self._add(_encode(head | fields) + b"\n")
 
     def request(self, exchange: Exchange, ended: float) -> None:
         """The access line of a request; failures at their error's level, the rest at info."""
@@ -79,10 +80,9 @@ class Log:
         if self._sink is not sys.stderr.buffer and not self._thread.is_alive():
             self._sink.close()
 
-    def _add(self, line: "dict[str, Any] | AccessLine") -> None:
-        text = _encode(line) + b"\n"
-        self._lines.append(text)
-        self._size += len(text)
+    def _add(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._size += len(line)
 
     def _write(self) -> None:
         while (batch := self._queue.get()) is not None:
@@ -94,86 +94,40 @@ class Log:
             self._written += len(batch)
 
 
-class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
-    """The fields of a request's line, in their order; durations in ms. Absent facts are left out.
-
-    A Struct, since a dict of the same costs twice the time.
-    """
-
-    timestamp: str
-    level: Level
-    message: str
-    service: str
-    requestId: str
-    method: str
-    url: str
-    route: str
-    status: int
-    duration: float
-    ip: str
-    userAgent: str
-    firstByte: float | None = None
-    keyId: str | None = None
-    userId: str | None = None
-    tenantId: str | None = None
-    model: str | None = None
-    backend: str | None = None
-    attempts: int | None = None
-    promptTokens: int | None = None
-    completionTokens: int | None = None
-    costUsd: float | None = None
-    fault: Fault | None = None
-    error: str | None = None
-    detail: str | None = None
-
-
-def access_line(exchange: Exchange, ended: float, level: Level, timestamp: str) -> AccessLine:
-    line = AccessLine(
+def access_line(exchange: Exchange, ended: float, level: Level, timestamp: str) -> bytes:
+    """The line of a request; durations in ms, absent facts left out. Compiled: a fifth of msgspec's time."""
+    usage, error, caller = exchange.usage, exchange.error, exchange.caller
+    principal = ANONYMOUS if caller is None else caller.principal
+    fault = exchange.fault
+    return encode_access_line(
         timestamp,
         level,
-        "request",
-        "penstock",
-        exchange.request_id.decode("latin-1"),
+        exchange.request_id,
         exchange.method,
-        exchange.path.decode("latin-1"),
-        exchange.endpoint.route if exchange.endpoint is not None else "none",
+        exchange.path,
+        "none" if exchange.endpoint is None else exchange.endpoint.route,
         exchange.status,
-        round((ended - exchange.started) * 1000, 3),
+        exchange.started,
+        ended,
+        exchange.first_byte,
         exchange.address or _peer(exchange),
-        (exchange.head.user_agent or b"").decode("latin-1"),
+        exchange.head.user_agent,
+        principal.key_id,
+        principal.user_id,
+        principal.tenant_id,
+        exchange.model,
+        exchange.backend,
+        exchange.attempts,
+        None if usage is None else usage.prompt_tokens,
+        None if usage is None else usage.completion_tokens,
+        exchange.cost_nano,
+        fault,
+        None if fault is None else "client_left" if error is None else error.code,
+        None if error is None else error.message,
     )
-    if exchange.first_byte:
-        line.firstByte = round((exchange.first_byte - exchange.started) * 1000, 3)
-    if exchange.caller is not None:
-        _whose(line, exchange.caller.principal)
-    line.model = exchange.model
-    if exchange.backend:
-        line.backend = exchange.backend
-        line.attempts = exchange.attempts
-    if exchange.usage is not None:
-        line.promptTokens = exchange.usage.prompt_tokens
-        line.completionTokens = exchange.usage.completion_tokens
-    if exchange.cost_nano:
-        line.costUsd = exchange.cost_nano / 1e9
-    if exchange.error is not None or exchange.client_left:
-        _why(line, exchange)
-    return line
 
 
 def _peer(exchange: Exchange) -> str:
     """Of a request that was refused before anybody looked through its proxies."""
     peer = exchange.scope.get("client")
     return peer[0] if peer else ""
-
-
-def _whose(line: AccessLine, principal: Principal) -> None:
-    line.keyId = principal.key_id or None
-    line.userId = principal.user_id or None
-    line.tenantId = principal.tenant_id or None
-
-
-def _why(line: AccessLine, exchange: Exchange) -> None:
-    line.fault = exchange.fault
-    line.error = exchange.error.code if exchange.error is not None else "client_left"
-    if exchange.error is not None:
-        line.detail = exchange.error.message
