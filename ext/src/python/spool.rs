@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::reply::Usage;
-use super::shared::{Account, State, error_of};
+use super::shared::{Account, Count, State, error_of};
 use crate::shared::{
     self, Admission, Clock, Demand, FLAG_BACKEND, FLAG_CACHED, FLAG_ESTIMATED, Facts, OUTCOMES,
     Texts, Wait, Words,
@@ -192,18 +192,18 @@ impl Spool {
         route: &[u8],
         model: &[u8],
         request_id: &[u8],
-        tokens: u64,
-        nano_usd: u64,
-        now_ns: u64,
-        wall_ns: u64,
+        tokens: Count,
+        nano_usd: Count,
+        now_ns: Count,
+        wall_ns: Count,
     ) -> PyResult<Option<Py<PyAny>>> {
         let account = &account.account;
-        let clock = Clock::new(now_ns, wall_ns);
+        let clock = Clock::new(now_ns.0, wall_ns.0);
         let demand = Demand {
             requests: 1,
             llm_requests: 1,
-            tokens,
-            nano_usd,
+            tokens: tokens.0,
+            nano_usd: nano_usd.0,
             in_flight: 1,
         };
         let texts = Texts {
