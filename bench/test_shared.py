@@ -10,6 +10,7 @@ from penstock.ext import (
     BUILD_PROFILE,
     FLAG_BACKEND,
     MEASURE_IN_FLIGHT,
+    MEASURE_LLM_REQUESTS,
     MEASURE_NANO_USD,
     MEASURE_REQUESTS,
     MEASURE_TOKENS,
@@ -18,6 +19,7 @@ from penstock.ext import (
     WINDOW_BUCKET,
     WINDOW_DAY,
     WINDOW_HOUR,
+    WINDOW_MONTH,
     WINDOW_NONE,
     Account,
     Entry,
@@ -40,6 +42,13 @@ FIVE = [
     (b"usd_per_day", 3, MEASURE_NANO_USD, WINDOW_DAY, 0, 2 * 10**14),
     (b"in_flight", 4, MEASURE_IN_FLIGHT, WINDOW_NONE, 0, 10**6),
     (b"", 5, MEASURE_TOKENS, WINDOW_DAY, 0, UNLIMITED),
+]
+NINE = [
+    (b"requests_per_minute", 6, MEASURE_REQUESTS, WINDOW_BUCKET, MINUTE, 10**9),
+    *FIVE,
+    (b"", 7, MEASURE_LLM_REQUESTS, WINDOW_DAY, 0, UNLIMITED),
+    (b"", 8, MEASURE_NANO_USD, WINDOW_DAY, 0, UNLIMITED),
+    (b"", 9, MEASURE_NANO_USD, WINDOW_MONTH, 0, UNLIMITED),
 ]
 ROUND = 1_000  # rows between two drains: what a worker writes in a fraction of a second
 
@@ -83,10 +92,15 @@ def run(benchmark: Any, drain: Callable[[], None], once: Callable[[], None]) -> 
     benchmark.pedantic(rounds, setup=drain, rounds=50, warmup_rounds=3)
 
 
-def test_admit_and_close_with_five_limits(
-    benchmark: Any, state: State, spool: Spool, drain: Callable[[], None]
+@pytest.mark.parametrize("limits", [FIVE, NINE], ids=len)
+def test_admit_and_close(
+    benchmark: Any,
+    state: State,
+    spool: Spool,
+    drain: Callable[[], None],
+    limits: list[tuple[bytes, int, int, int, int, int]],
 ) -> None:
-    account = Account(state, FIVE, *NAMES)
+    account = Account(state, limits, *NAMES)
 
     def once() -> None:
         entry = spool.admit(account, *REQUEST, 500, 10_000, NOW, WALL)

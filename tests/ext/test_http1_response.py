@@ -288,6 +288,17 @@ def test_input_that_is_all_body_is_not_copied() -> None:
         assert parser.feed(data)[1] is data
 
 
+def test_headers_are_one_list() -> None:
+    parser = ResponseParser()
+    parser.expect()
+    head, _, _ = parser.feed(OK + b"x-a: 1\r\ncontent-length: 0\r\n\r\n")
+    assert head is not None
+    assert head.headers is head.headers
+    head.headers.append((b"x-b", b"2"))
+    assert head.headers == [(b"x-a", b"1"), (b"content-length", b"0"), (b"x-b", b"2")]
+    assert head.lines == b"x-a: 1\r\n"
+
+
 def test_only_bytes_are_taken() -> None:
     parser = ResponseParser()
     for wrong in ("x", bytearray(b"x"), None):

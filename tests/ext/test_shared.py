@@ -185,6 +185,24 @@ def test_accounts_with_one_cell_share_it(state: State, spool: Spool) -> None:
     assert used(first) == used(second) == [2]
 
 
+def test_two_limits_of_an_account_with_one_cell_both_take(state: State, spool: Spool) -> None:
+    """The second meets a cell that has changed since it was looked at."""
+    twice = [(*TOKENS[:5], 600), (b"", *TOKENS[1:5], 600)]
+    account = Account(state, twice, *NAMES)
+    opened(admit(spool, account, 100))
+    assert used(account) == [200, 200]
+    opened(admit(spool, account, 100))
+    opened(admit(spool, account, 100))
+    assert used(account) == [600, 600]
+    assert isinstance(admit(spool, account, 1), Refusal)
+
+
+def test_what_the_first_took_may_leave_nothing_for_the_second(state: State, spool: Spool) -> None:
+    account = Account(state, [TOKENS, TOKENS], *NAMES)
+    assert isinstance(admit(spool, account, 400), Refusal)
+    assert used(account) == [0, 0]
+
+
 def test_headers_tell_of_the_tightest(state: State, spool: Spool) -> None:
     account = Account(state, ALL, *NAMES)
     assert opened(admit(spool, account, 60, 1)).headers == [
