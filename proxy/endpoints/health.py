@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from penstock.proxy.shared import Shared
 
 PROBE_S = 2.0
-# The keeper says every 0.2 s that it lives, but one that waits for a locked database takes its time.
+# The keeper says at least every 0.5 s that it lives, but one that waits for a locked database takes its time.
 KEEPER_SILENT_S = 15.0
 # Never a completion, and nothing that makes a host load a model.
 PROBES = {"ollama": b"/api/version"}

@@ -21,7 +21,17 @@ from stored import NOW, key, row
 
 from penstock.proxy.alerts import RETRY_FIRST_S, Budget
 from penstock.proxy.archivist import FIRST_S
-from penstock.proxy.keeper import BATCH, MOST_BATCHES, NOTE_BYTES, PERIOD_S, RETRY_MOST_S, SECOND, make
+from penstock.proxy.keeper import (
+    BATCH,
+    FEW,
+    MOST_BATCHES,
+    NOTE_BYTES,
+    PERIOD_S,
+    QUIET_PERIOD_S,
+    RETRY_MOST_S,
+    SECOND,
+    make,
+)
 from penstock.proxy.log import Log
 from penstock.proxy.store import NANO, Row, Store
 from penstock.proxy.store.archive import DAY_S
@@ -129,6 +139,17 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 # --- rows ------------------------------------------------------------------------------------------------
+
+
+def test_it_waits_longer_after_a_step_that_brought_little(scene: Scene) -> None:
+    scene.step()
+    assert scene.keeper.pause_s == QUIET_PERIOD_S
+    scene.spool.rows = [row(number) for number in range(1, FEW + 1)]
+    scene.step()
+    assert scene.keeper.pause_s == PERIOD_S
+    scene.spool.rows = [row(FEW + 1)]
+    scene.step()
+    assert scene.keeper.pause_s == QUIET_PERIOD_S
 
 
 def test_rows_go_from_the_spool_into_the_store(scene: Scene) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from stored import NOW, key, row
 
-from penstock.proxy.store import Alert, KeyChange, KeyExists, KeyRecord, Report, StoreError, Sums, Trouble
-from penstock.proxy.store.sqlite import SqliteStore
+from penstock.proxy.store import COLUMNS, Alert, KeyChange, KeyExists, KeyRecord, Report, StoreError, Sums, Trouble
+from penstock.proxy.store.sqlite import CHUNK, SqliteStore
 from penstock.proxy.store.windows import end, instant, month_bounds, starts, text
 
 HOUR = 3600.0
@@ -66,6 +66,18 @@ def test_text_keeps_the_order_and_the_instant() -> None:
 
 
 # --- usage rows ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kinds", [1, 7, 60, 130])
+def test_many_rows_are_kept_as_given_however_many_are_alike(store: SqliteStore, path: Path, kinds: int) -> None:
+    names = [{"api_key_id": f"key_{kind}" if kind else None, "error_message": None} for kind in range(kinds)]
+    rows = [row(each, prompt_tokens=each, ttft_ms=None, **names[each % kinds]) for each in range(1, 2 * CHUNK + 31)]
+    assert store.insert_rows(rows[:7]) == 7
+    assert store.insert_rows(rows) == len(rows) - 7
+    assert store.insert_rows(rows[::-1]) == 0
+    with sqlite3.connect(path) as connection:
+        assert connection.execute(f"SELECT {', '.join(COLUMNS)} FROM ai_usage_logs ORDER BY id").fetchall() == rows
+    connection.close()
 
 
 def test_rows_are_kept_as_given(store: SqliteStore) -> None:
