@@ -42,6 +42,8 @@ const MOST_KINDS: usize = 4096;
 const MOST_SHARED: usize = 16;
 const NS_PER_MS: u64 = 1_000_000;
 
+type Tuples<'py> = Vec<Bound<'py, PyTuple>>;
+
 /// Values of earlier rows.
 #[derive(Default)]
 pub struct Known {
@@ -211,7 +213,7 @@ fn share_values<'py>(
     rows: Vec<Bound<'py, PyTuple>>,
     shared: Vec<usize>,
     chunk: usize,
-) -> PyResult<(Vec<Bound<'py, PyTuple>>, Vec<Bound<'py, PyTuple>>)> {
+) -> PyResult<(Tuples<'py>, Tuples<'py>)> {
     if shared.len() > MOST_SHARED {
         return Err(PyValueError::new_err("at most 16 values can be shared"));
     }
