@@ -112,10 +112,13 @@ impl Ring {
 
     /// The slots in one of these states.
     pub fn in_state<'a>(&'a self, wanted: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-        let states = self.states().iter().enumerate();
-        states
-            .filter(|(_, state)| wanted.contains(&state.load(Acquire)))
-            .map(|(slot, _)| slot)
+        let wants_free = wanted.contains(&FREE);
+        let blocks = self.states().chunks(BLOCK).enumerate();
+        blocks
+            .filter(move |(_, block)| wants_free || bits_of(block) != FREE)
+            .flat_map(|(number, block)| block.iter().zip(number * BLOCK..))
+            .filter(|(state, _)| wanted.contains(&state.load(Acquire)))
+            .map(|(_, slot)| slot)
     }
 }
 
