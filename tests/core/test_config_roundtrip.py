@@ -70,7 +70,9 @@ urls = st.builds(Url, st.sampled_from(["http", "https"]), hosts, ports, paths)
 references = st.builds(Secret, st.just("env"), st.from_regex(r"[A-Z_]{1,9}", fullmatch=True))
 secrets = st.just(Secret()) | references
 usd = st.floats(0, 1000)
-timeouts = st.builds(Timeout, connect_s=seconds, send_s=seconds, first_byte_s=seconds, idle_s=seconds, total_s=seconds)
+# 0, no limit, is refused where a backend is paid by time and money is limited (config_check_limits.py).
+ends = st.floats(1, 31_536_000) | st.integers(1, 31_536_000)
+timeouts = st.builds(Timeout, connect_s=seconds, send_s=seconds, first_byte_s=seconds, idle_s=seconds, total_s=ends)
 pools = st.builds(Pool, max_connections=ports, idle_s=seconds)
 servers_called = st.builds(
     Backend,
