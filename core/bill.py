@@ -20,7 +20,7 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     dearest: every part at the price of its dearest target; None = a target has no price.
     quote: the same, where tokens are all that is paid for; None = they are not.
     margin_tokens: what servers add to a prompt. context_tokens: None = not known, or of one target not known.
-    longest: the longest answer of any target; None = not known.
+    longest: the longest answer of any target; None = not known. cap: output_cap(None, None).
     batch: a request may bring many prompts. unit: what its answers are paid by.
     """
 
@@ -29,6 +29,7 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     margin_tokens: int
     context_tokens: int | None
     longest: int | None
+    cap: int
     total_s: float
     unit: Unit
     batch: bool
@@ -38,13 +39,11 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
         return output_cap(asked, tier, self.longest, None) if self.unit != "input" else 0
 
     def worst(self, body: bytes, body_bytes: int, choices: int, cap: int) -> tuple[int, int]:
-        """(tokens, nano-USD) a request can need at most.
+        """(tokens, nano-USD) a request can need at most: what `quote` says, and where there is none.
 
         body: b"" of one that streams through, which has `body_bytes` bytes. choices: answers. cap: the most tokens of
         one answer, as `output_cap` says.
         """
-        if self.quote is not None and body:
-            return self.quote.worst(body, choices, cap)
         bound = self.margin_tokens + body_bytes + inline_images(body) * INLINE_IMAGE_TOKENS
         if body and remote_input(body):
             bound = max(bound, self.context_tokens or REMOTE_INPUT_TOKENS)
@@ -71,12 +70,14 @@ def make_bill(endpoint: Endpoint, targets: Iterable[tuple[Terms, Kind, float]]) 
     margin = max((input_bound(0, kind) for _, kind, _ in targets), default=0)
     batch = endpoint.unit == "input" or endpoint.route == "/v1/completions"
     price = dearest([each.price for each in terms])
+    longest = max((each.max_output_tokens for each in terms if each.max_output_tokens), default=None)
     return Bill(
         dearest=price,
         quote=quote(price or Price(), endpoint, margin=margin, context=context, batch=batch),
         margin_tokens=margin,
         context_tokens=context,
-        longest=max((each.max_output_tokens for each in terms if each.max_output_tokens), default=None),
+        longest=longest,
+        cap=output_cap(None, None, longest, None) if endpoint.unit != "input" else 0,
         total_s=max((total_s for _, _, total_s in targets), default=0),
         unit=endpoint.unit,
         batch=batch,

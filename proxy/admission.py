@@ -110,7 +110,11 @@ class Admission:
             label, flags = target.upstream.label, FLAG_BACKEND
             if usage is None and (usage := estimate(exchange)) is not None:
                 flags |= FLAG_ESTIMATED
-            exchange.cost_nano = nano_usd = cost(target, exchange, usage or NO_USAGE, ended)
+            if usage is not None and target.quote is not None:
+                nano_usd = target.quote.cost(usage)
+            else:
+                nano_usd = cost(target, exchange, usage or NO_USAGE, ended)
+            exchange.cost_nano = nano_usd
         started, first, error = exchange.started, exchange.first_byte, exchange.error
         plain = error is None and exchange.status < 400 and not exchange.client_left
         entry.close(
@@ -157,7 +161,8 @@ def worst(plan: Plan, exchange: Exchange, caller: Caller) -> tuple[int, int]:
         raise NoPrice(f"the model {name!r} has no price, and this key has a budget: set [models.NAME.price]")
     peek, body = exchange.peek, exchange.body
     asked = None if peek is None else peek.max_output_tokens
-    cap = bill.output_cap(asked, caller.allowance.max_output_tokens)
+    tier = caller.allowance.max_output_tokens
+    cap = bill.cap if asked is None and tier is None else bill.output_cap(asked, tier)
     choices = 1
     if peek is not None:
         choices = peek.choices
@@ -167,6 +172,8 @@ def worst(plan: Plan, exchange: Exchange, caller: Caller) -> tuple[int, int]:
             exchange.asked_usage = bool(peek.stream) and not peek.include_usage
             if plan.route == COMPLETIONS:
                 choices *= prompt_count(body)
+    if body and bill.quote is not None:
+        return bill.quote.worst(body, choices, cap)
     return bill.worst(body, body_bytes(exchange), choices, cap)
 
 
@@ -207,8 +214,6 @@ def estimate(exchange: Exchange) -> Usage | None:
 
 def cost(target: PlannedTarget, exchange: Exchange, usage: Usage, ended: float) -> int:
     """What the request cost, in nano-USD. An answer that never began costs nothing, but the time it took."""
-    if target.quote is not None:
-        return target.quote.cost(usage)
     price = target.terms.price
     if price is None:
         return 0

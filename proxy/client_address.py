@@ -14,7 +14,7 @@ class ClientAddresses:
     """trusted: those whose X-Forwarded-For counts. One per worker."""
 
     def __init__(self, trusted: Sequence[Network]) -> None:
-        self._trusted = tuple(trusted)
+        self.trusted = tuple(trusted)
         self._seen_through = lru_cache(maxsize=REMEMBERED)(self._look)
         self.group = lru_cache(maxsize=REMEMBERED)(address_group)
         """What limits per address count over: an IPv4 address, the /64 of an IPv6 one."""
@@ -24,7 +24,7 @@ class ClientAddresses:
         peer = exchange.scope.get("client")
         if not peer:
             return ""
-        return self._seen_through(peer[0], exchange.head.forwarded_for) if self._trusted else str(peer[0])
+        return self._seen_through(peer[0], exchange.head.forwarded_for) if self.trusted else str(peer[0])
 
     def _look(self, peer: str, forwarded_for: bytes | None) -> str:
-        return client_address(peer, forwarded_for, self._trusted)
+        return client_address(peer, forwarded_for, self.trusted)

@@ -23,7 +23,8 @@ class Entrance:
 
         Raises AuthError, RateLimited, StoreUnavailable.
         """
-        exchange.address = self._addresses.of(exchange)
+        if self._addresses.trusted:
+            exchange.address = self._addresses.of(exchange)
         if self._limits is not None:
             self._take(self._limits, exchange, endpoint)
         if self._identify is None or endpoint.access == "open":

@@ -31,7 +31,6 @@ class Exchange:
 
     # Defaults live on the class: a request sets only what it learns.
     endpoint: Endpoint | None = None
-    address = ""  # the client's, behind trusted proxies the one they tell
     caller: "Caller | None" = None
     cors: tuple[tuple[bytes, bytes], ...] = ()
     body = b""
@@ -59,6 +58,7 @@ class Exchange:
     client_left = False
     timed_out = False
     over = False  # the last byte is on its way, or the client has left: nothing to look out for
+    _told_address: str | None = None
     _lasting = False
     _waiting_since: float | None = None
     _timer: asyncio.TimerHandle | None = None
@@ -96,11 +96,33 @@ class Exchange:
     def __repr__(self) -> str:
         return f"<Exchange {self.method} {self.path.decode('latin-1')} {self.status or 'waiting'} on {self.backend!r}>"
 
+    @property
+    def peer(self) -> str:
+        """The address at the other end of the connection; "" where the listener has none."""
+        client = self.scope.get("client")
+        return client[0] if client else ""
+
+    @property
+    def address(self) -> str:
+        """The client's address; behind trusted proxies the one they tell."""
+        return self.peer if self._told_address is None else self._told_address
+
+    @address.setter
+    def address(self, told: str) -> None:
+        self._told_address = told
+
     def now(self) -> float:
         """The loop's time, for deadlines."""
         return self._loop.time()
 
     # --- the request's body ---
+
+    def whole_body(self) -> bytes | None:
+        """The body, if our own listener has all of it in one piece already; else ask for messages."""
+        body: bytes | None = None if self._door is None else self._door.whole_body()
+        if body is not None:
+            self.body_read()
+        return body
 
     def message(self) -> Awaitable[dict[str, Any]]:
         """The client's next message; give it to `part`."""

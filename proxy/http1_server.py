@@ -264,6 +264,15 @@ class ServerConnection(asyncio.Protocol):
         self._receiver = self._listener.loop.create_future()
         return self._receiver
 
+    def whole_body(self) -> bytes | None:
+        """The request's body, if all of it came with the head and none was given yet; `receive` gives it otherwise."""
+        if self._body_open or self._message_end or len(self._body) != 1 or self._closing:
+            return None
+        self._body_bytes = 0
+        self._message_end = True
+        self._resume()
+        return self._body.pop()
+
     def _message(self) -> dict[str, Any]:
         """What there is of the body, as ASGI's message."""
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)

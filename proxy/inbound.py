@@ -63,7 +63,7 @@ async def read_body(exchange: Exchange, endpoint: Endpoint, sizes: Sizes) -> Non
     if media == MEDIA_JSON or (endpoint.shape is Shape.OLLAMA and not endpoint.route.startswith("/api/blobs")):
         length = exchange.head.content_length
         _bound(length or 0, sizes.held)
-        body = exchange.part(await exchange.message())
+        body = exchange.whole_body() or exchange.part(await exchange.message())
         if exchange.body_open or len(body) > sizes.held:
             body = await _gather(exchange, body, sizes.held)
         exchange.body = body

@@ -43,7 +43,10 @@ def test_the_worst_case_is_that_of_cost(
     text = body(size, images, remote=remote)
     bound = input_bound(len(text), "openai", inline_images=images, remote=remote)
     wanted = worst_case(price, input_tokens=bound, output_tokens=cap, choices=choices, total_s=30.0)
-    assert bill(price).worst(text, len(text), choices, cap) == (wanted.tokens, wanted.nano_usd)
+    made = bill(price)
+    assert made.quote is not None
+    found = made.quote.worst(text, choices, cap)
+    assert found == made.worst(text, len(text), choices, cap) == (wanted.tokens, wanted.nano_usd)
 
 
 @given(PRICES, COUNTS, COUNTS, COUNTS, COUNTS)
