@@ -65,7 +65,7 @@ def _raise_file_limit() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="under 30 s in all; says that it works, not how fast")
+    parser.add_argument("--short", action="store_true", help="under a minute in all; says that it works, not how fast")
     parser.add_argument("--only", type=_names, default=list(FULL), metavar="A,B", help=f"of {', '.join(FULL)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure, round by round")
     parser.add_argument("--gate", action="store_true", help="exit with 1 if a gate fails")

@@ -19,7 +19,8 @@ class Scenario:
 
 FULL: dict[str, Scenario] = {
     "plain": Scenario(lambda stand: plain.measure(stand, rounds=15, round_s=2, warm_s=2)),
-    "governed": Scenario(lambda stand: governed.measure(stand, rounds=11, round_s=1.5, warm_s=1.5), limit_s=300),
+    "governed": Scenario(lambda stand: governed.measure(stand, rounds=15, round_s=2, warm_s=2), limit_s=240),
+    "parts": Scenario(lambda stand: governed.parts(stand, rounds=7, round_s=1.5, warm_s=1), limit_s=240),
     "stream": Scenario(lambda stand: stream.measure(stand, rounds=8, round_s=3, chunks=360), chunks=360),
     "memory": Scenario(lambda stand: memory.measure(stand, streams=1000, repeats=3)),
     "first-byte": Scenario(lambda stand: delays.first_byte(stand, requests=3000)),
@@ -27,7 +28,8 @@ FULL: dict[str, Scenario] = {
 }
 SHORT: dict[str, Scenario] = {
     "plain": Scenario(lambda stand: plain.measure(stand, rounds=3, round_s=0.7, warm_s=0.5), limit_s=30),
-    "governed": Scenario(lambda stand: governed.measure(stand, rounds=2, round_s=0.5, warm_s=0.3), limit_s=60),
+    "governed": Scenario(lambda stand: governed.measure(stand, rounds=2, round_s=0.7, warm_s=0.5), limit_s=60),
+    "parts": Scenario(lambda stand: governed.parts(stand, rounds=1, round_s=0.4, warm_s=0.3), limit_s=60),
     "stream": Scenario(lambda stand: stream.measure(stand, rounds=1, round_s=1, chunks=130), chunks=130, limit_s=30),
     "memory": Scenario(lambda stand: memory.measure(stand, streams=300, repeats=1), limit_s=30),
     "first-byte": Scenario(lambda stand: delays.first_byte(stand, requests=200), limit_s=30),

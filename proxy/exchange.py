@@ -97,15 +97,12 @@ class Exchange:
         return f"<Exchange {self.method} {self.path.decode('latin-1')} {self.status or 'waiting'} on {self.backend!r}>"
 
     @property
-    def peer(self) -> str:
-        """The address at the other end of the connection; "" where the listener has none."""
+    def address(self) -> str:
+        """The client's address; behind trusted proxies the one they tell, "" where the listener has none."""
+        if self._told_address is not None:
+            return self._told_address
         client = self.scope.get("client")
         return client[0] if client else ""
-
-    @property
-    def address(self) -> str:
-        """The client's address; behind trusted proxies the one they tell."""
-        return self.peer if self._told_address is None else self._told_address
 
     @address.setter
     def address(self, told: str) -> None:
