@@ -9,7 +9,7 @@ import asyncio
 import socket
 
 from penstock.proxy.app import App
-from penstock.proxy.http1_server import KEEP_ALIVE_S
+from penstock.proxy.http1_connection import KEEP_ALIVE_S
 from penstock.proxy.sockets import Address, address, client_sockets, moved
 
 

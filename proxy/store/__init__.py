@@ -9,40 +9,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import UNSET, Struct, UnsetType
 
+from penstock.ext import COLUMNS as COLUMNS
+
 NANO = 1_000_000_000
 """Nano-USD in a USD."""
 
-COLUMNS = (
-    "id",
-    "request_id",
-    "api_key_id",
-    "tenant_id",
-    "user_id",
-    "tier",
-    "endpoint",
-    "model_used",
-    "backend",
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
-    "reasoning_tokens",
-    "total_tokens",
-    "usage_estimated",
-    "cost_usd",
-    "cost_nano_usd",
-    "llm_request",
-    "response_cached",
-    "response_time_ms",
-    "ttft_ms",
-    "status_code",
-    "outcome",
-    "error_message",
-    "created_at",
-)
-"""Of a usage row, in the order the spool gives them."""
-
 Row = tuple[Any, ...]
-"""A usage row: a value for each of COLUMNS."""
+"""A usage row: a value for each of COLUMNS, in the order the spool gives them."""
 Scope = Literal["key", "user", "tenant", "tier"]
 SCOPES: tuple[Scope, ...] = ("key", "user", "tenant", "tier")
 Grouping = Literal["user", "tenant", "key", "model", "endpoint", "backend", "day"]
