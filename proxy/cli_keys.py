@@ -4,12 +4,12 @@ import argparse
 import secrets
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penstock.proxy.key_register import KeyRegister
     from penstock.proxy.settings import Settings
+    from penstock.proxy.state_folder import StateFolder
     from penstock.proxy.store import KeyRecord
 
 FAILED = 1
@@ -59,34 +59,42 @@ def _action(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
 
 
 def _register(settings: "Settings") -> "KeyRegister":
-    """The keys of the state folder. A server that runs on it looks there twice a second."""
+    """The keys of the state folder; a server that runs on it is told of changes."""
     from penstock.core.errors import StoreUnavailable
-    from penstock.ext import KeyHasher
-    from penstock.proxy.hash_key import hash_key
     from penstock.proxy.key_register import KeyRegister
+    from penstock.proxy.state_folder import StateFolder
     from penstock.proxy.store import StoreError
     from penstock.proxy.store.sqlite import SqliteStore
 
     config = settings.config
-    folder = Path(config.server.state_dir)
-    secret = settings.hash_key or hash_key(folder, secrets.token_bytes)
+    folder = StateFolder(config.server.state_dir)
+    hasher = folder.hasher(settings.hash_key)
     store = None
     if config.store.url == "sqlite":
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        store = SqliteStore(folder / "penstock.db")
+        folder.make()
+        store = SqliteStore(folder.database)
         try:
             store.migrate()
         except StoreError as error:
             raise StoreUnavailable(str(error)) from None
     return KeyRegister(
         store,
-        KeyHasher(secret),
+        hasher,
         prefix=config.auth.key_prefix,
         tiers=config.tiers,
-        changed=lambda: None,
+        changed=lambda: _tell(folder),
         wall_s=_now,
         random=secrets.token_bytes,
     )
+
+
+def _tell(folder: "StateFolder") -> None:
+    """Tell the workers that keys changed, if a server runs: shared memory without one is not ours to open."""
+    from penstock.proxy.keeper import alone
+
+    with alone(folder.path, lambda after_s: True) as nobody_runs:
+        if not nobody_runs:
+            folder.open_state().bump_keys()
 
 
 def _create(register: "KeyRegister", arguments: argparse.Namespace) -> None:
