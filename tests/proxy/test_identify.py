@@ -165,9 +165,9 @@ def test_the_admin_key(keyed: Keyed, tmp_path: Path) -> None:
 
 ROUNDS = 300
 KEYS = 40
-# Of some 0.4 us. Between kinds of the same work we see about 2 %, also beside a busy neighbour; comparing byte by byte
-# shows tens of percents.
-BOUND = 0.06
+# Of some 0.4 us. Between kinds we see 3 to 4 % (13 ns: a look-up that finds something compares 32 bytes of a hash nobody
+# can aim at), on a busy machine up to 7 %. Comparing keys byte by byte shows 200 %.
+BOUND = 0.12
 
 
 def guesses(keys: list[bytes]) -> dict[str, list[bytes]]:
@@ -232,4 +232,4 @@ def test_the_bound_would_notice_a_comparison_that_ends_early() -> None:
     def early(guess: bytes) -> bool:
         return all(a == b for a, b in zip(guess, key, strict=True))
 
-    assert told_apart(early, [key] * KEYS) > 3 * BOUND
+    assert told_apart(early, [key] * KEYS) > 10 * BOUND
