@@ -165,8 +165,8 @@ def test_the_admin_key(keyed: Keyed, tmp_path: Path) -> None:
 
 ROUNDS = 300
 KEYS = 40
-# Of some 0.4 us. Between kinds we see 3 to 4 % (13 ns: a look-up that finds something compares 32 bytes of a hash nobody
-# can aim at), on a busy machine up to 7 %. Comparing keys byte by byte shows 200 %.
+# Of some 0.4 us. Between kinds we see 3 to 4 % (13 ns: a look-up that finds something compares 32 bytes of a hash that
+# nobody can aim at), on a busy machine up to 7 %. Comparing keys byte by byte shows 200 %.
 BOUND = 0.12
 
 
