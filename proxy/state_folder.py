@@ -17,7 +17,6 @@ class StateFolder:
         self.database = self.path / "penstock.db"
         self.shared = self.path / "state.shm"
         self.spool = self.path / "spool"
-        self.archive = self.path / "archive"
 
     def make(self) -> None:
         """Make the folders that are missing. Raises OSError."""

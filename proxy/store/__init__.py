@@ -9,10 +9,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import UNSET, Struct, UnsetType
 
+from penstock.core.measures import NANO as NANO
 from penstock.ext import COLUMNS as COLUMNS
-
-NANO = 1_000_000_000
-"""Nano-USD in a USD."""
 
 Row = tuple[Any, ...]
 """A usage row: a value for each of COLUMNS, in the order the spool gives them."""
