@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from penstock.core.cost import MOST_NANO_USD, MOST_TOKENS, Price, output_cap, worst_case
+from penstock.core.cost import DEFAULT_MAX_OUTPUT_TOKENS, MOST_NANO_USD, MOST_TOKENS, Price, output_cap, worst_case
 from penstock.core.endpoint import Endpoint, Unit
 from penstock.core.estimate import INLINE_IMAGE_TOKENS, REMOTE_INPUT_TOKENS, Kind, inline_images, input_bound
 from penstock.core.prices import Terms
@@ -20,7 +20,7 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     dearest: every part at the price of its dearest target; None = a target has no price.
     quote: the same, where tokens are all that is paid for; None = they are not.
     margin_tokens: what servers add to a prompt. context_tokens: None = not known, or of one target not known.
-    longest: the longest answer of any target; None = not known. cap: output_cap(None, None).
+    longest: the longest answer of any target; None = not known.
     batch: a request may bring many prompts. unit: what its answers are paid by.
     """
 
@@ -29,7 +29,6 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     margin_tokens: int
     context_tokens: int | None
     longest: int | None
-    cap: int
     total_s: float
     unit: Unit
     batch: bool
@@ -73,11 +72,10 @@ def make_bill(endpoint: Endpoint, targets: Iterable[tuple[Terms, Kind, float]]) 
     longest = max((each.max_output_tokens for each in terms if each.max_output_tokens), default=None)
     return Bill(
         dearest=price,
-        quote=quote(price or Price(), endpoint, margin=margin, context=context, batch=batch),
+        quote=quote(price or Price(), endpoint, margin=margin, context=context, longest=longest, batch=batch),
         margin_tokens=margin,
         context_tokens=context,
         longest=longest,
-        cap=output_cap(None, None, longest, None) if endpoint.unit != "input" else 0,
         total_s=max((total_s for _, _, total_s in targets), default=0),
         unit=endpoint.unit,
         batch=batch,
@@ -85,12 +83,20 @@ def make_bill(endpoint: Endpoint, targets: Iterable[tuple[Terms, Kind, float]]) 
 
 
 def quote(
-    price: Price, endpoint: Endpoint, *, margin: int = 0, context: int | None = None, batch: bool = False
+    price: Price,
+    endpoint: Endpoint,
+    *,
+    margin: int = 0,
+    context: int | None = None,
+    longest: int | None = None,
+    batch: bool = False,
 ) -> Quote | None:
     """The price of tokens alone; None where images, audio or time are paid for."""
     if endpoint.unit in ("images", "audio") or price.timed_pico:
         return None
     return Quote(
+        longest=longest,
+        unknown_longest=DEFAULT_MAX_OUTPUT_TOKENS if endpoint.unit != "input" else 0,
         input_pico=price.input_pico,
         cached_pico=price.cached_pico,
         output_pico=price.output_pico,

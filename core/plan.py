@@ -6,11 +6,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from penstock.core.bill import Bill, make_bill, quote
+from penstock.core.cost import Price
 from penstock.core.endpoint import EXACT, Endpoint
 from penstock.core.estimate import Kind
 from penstock.core.prices import Terms
 from penstock.core.route import Target
-from penstock.ext import DIALECT_CHAT, DIALECT_MESSAGES, DIALECT_OLLAMA, DIALECT_RESPONSES, Quote
+from penstock.ext import DIALECT_CHAT, DIALECT_MESSAGES, DIALECT_OLLAMA, DIALECT_RESPONSES, Quote, Tariff
 
 # The field that caps the tokens of an answer. OpenAI's newest models refuse max_tokens, older servers know only that.
 CAP_NAMES = {
@@ -21,6 +22,7 @@ CAP_NAMES = {
 }
 OPENAI_CAP = b"max_completion_tokens"
 OPENAI_HOST = "api.openai.com"
+COMPLETIONS = "/v1/completions"
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -64,7 +66,7 @@ class PlannedTarget(msgspec.Struct, frozen=True):
 
     start: request line and our header lines, where the endpoint has one method and one path; b"" = made per request.
     rename, rename_json: its name for the model where that differs, as text and as a JSON string.
-    terms: what the model costs there; quote: its tokens, None = they have no price, or are not all that is paid for.
+    terms: what the model costs there; quote: its tokens, None = they are not all that is paid for.
     cap_name: how its requests cap an answer; b"" = they cannot.
     """
 
@@ -80,7 +82,8 @@ class PlannedTarget(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """The decision for one (endpoint, model): targets in the order to try them.
 
-    bill: what a request can cost. route, label: the endpoint and the model as usage rows name them.
+    bill: what a request can cost. route, label: the endpoint and the model as usage rows name them. tariff: the same,
+    compiled; None where more than the body's own tokens has to be reckoned with.
     """
 
     endpoint: Endpoint
@@ -89,6 +92,7 @@ class Plan(msgspec.Struct, frozen=True):
     bill: Bill
     route: bytes
     label: bytes
+    tariff: Tariff | None
 
 
 def upstream(name: str, kind: Kind, url: str, secret: bytes, timeouts: Timeouts) -> Upstream:
@@ -135,7 +139,15 @@ def make_plan(
         for target in targets
     )
     bill = make_bill(endpoint, ((each.terms, each.upstream.kind, each.upstream.timeouts.total_s) for each in bound))
-    return Plan(endpoint, model, bound, bill, endpoint.route.encode(), (model or "").encode())
+    route, label = endpoint.route.encode(), (model or "").encode()
+    return Plan(endpoint, model, bound, bill, route, label, _tariff(endpoint, bill, route, label))
+
+
+def _tariff(endpoint: Endpoint, bill: Bill, route: bytes, label: bytes) -> Tariff | None:
+    # A request to /v1/completions may bring several prompts, each with answers of its own.
+    if bill.quote is None or endpoint.route == COMPLETIONS:
+        return None
+    return Tariff(route, label, bill.quote, endpoint.dialect == DIALECT_CHAT)
 
 
 def _planned(
@@ -152,7 +164,7 @@ def _planned(
         name if renamed else None,
         msgspec.json.encode(name) if renamed else None,
         terms,
-        quote(terms.price, endpoint) if terms.price is not None else None,
+        quote(terms.price or Price(), endpoint),
         _cap_name(endpoint, upstream),
     )
 

@@ -51,6 +51,7 @@ __all__ = [
     "JsonError",
     "KeyHasher",
     "Limits",
+    "LogLines",
     "Peek",
     "ProtocolError",
     "Quote",
@@ -66,6 +67,7 @@ __all__ = [
     "Spool",
     "State",
     "StateFull",
+    "Tariff",
     "Usage",
     "UsageRemover",
     "access_line",
@@ -169,6 +171,19 @@ class RequestHead:
         All else goes as sent, in order, repeated lines too.
         """
 
+    def encode_changed(
+        self,
+        start: bytes,
+        body: bytes,
+        facts: Peek,
+        model: bytes | None,
+        ask_usage: bool,
+        cap_name: bytes,
+        cap: int,
+    ) -> bytes:
+        """The request with what `rewrite` makes of its body, in one piece; ask_usage is `identity` too: usage has to be
+        read from the answer. Raises ValueError as `rewrite`."""
+
 @final
 class ResponseHead:
     """A backend's final response head."""
@@ -179,9 +194,22 @@ class ResponseHead:
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Lower-case names, in order, without hop-by-hop lines and Transfer-Encoding; Content-Length stays. One list,
         made when it is first asked for."""
-    @property
-    def lines(self) -> bytes:
-        """The same without Content-Length, ready to be written: each "name: value" CRLF."""
+    def answer(
+        self,
+        reason: bytes,
+        request_id: bytes,
+        standing: Entry | None,
+        date: bytes,
+        end: bytes,
+        body: bytes,
+        /,
+    ) -> bytes:
+        """The whole answer with this body: status line, `headers` without Content-Length, what a client of ours gets
+        besides, `body`.
+
+        request_id: the value for an answer that brings none; date: the same, as a line. standing: its header lines.
+        end: what follows Content-Length, the empty line included.
+        """
     @property
     def has_date(self) -> bool: ...
     @property
@@ -298,6 +326,8 @@ class KeyHasher:
         """Raises ValueError for an empty secret."""
     def digest(self, key: bytes) -> bytes:
         """32 bytes. The work depends on the length of the key only."""
+    def digest_of(self, head: RequestHead, longest: int) -> bytes | None:
+        """The digest of the credential of a request; None if it has none, two that differ, or one of more bytes."""
 
 # --- json: what routing and limits read, and what they change -----------------------------------------
 
@@ -405,7 +435,9 @@ class Quote:
 
     margin: tokens a server adds to a prompt. context: the longest prompt, None = not known; it bounds a request's input
     unless that is a batch. image: tokens of an image a body brings along. remote: tokens of input that is not in the
-    body (remote_input) where the context is not known. most_tokens, most_nano_usd: no result is above these.
+    body (remote_input) where the context is not known. longest: the longest answer of the model, None = not known;
+    unknown_longest: what counts as that, 0 = answers have no tokens that are paid for. most_tokens, most_nano_usd: no
+    result is above these.
     """
 
     def __new__(
@@ -420,13 +452,26 @@ class Quote:
         batch: bool,
         image: int,
         remote: int,
+        longest: int | None,
+        unknown_longest: int,
         most_tokens: int,
         most_nano_usd: int,
     ) -> Quote: ...
     def worst(self, body: bytes, choices: int, cap: int) -> tuple[int, int]:
         """(tokens, nano-USD) a request with this body can need at most. cap: the most tokens of one answer."""
+    def output_cap(self, asked: int | None, tier: int | None) -> int:
+        """The most tokens one answer can have: what the request asks, else the tier's cap and the longest answer."""
     def cost(self, usage: Usage) -> int:
         """What was used."""
+
+@final
+class Tariff:
+    """What the requests of one plan are booked under, and by which quote they are reckoned.
+
+    tells_usage: a stream tells its usage only where stream_options.include_usage asks for it.
+    """
+
+    def __new__(cls, route: bytes, model: bytes, quote: Quote, tells_usage: bool) -> Tariff: ...
 
 REPLY_COMPLETE: Final = 1
 """Flag: the end mark of the dialect was seen."""
@@ -620,6 +665,12 @@ class Refusal:
     def never(self) -> bool:
         """The worst case is above the amount itself."""
     @property
+    def tokens(self) -> int:
+        """What the request would have needed."""
+    @property
+    def nano_usd(self) -> int:
+        """What the request would have needed."""
+    @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """As Entry.headers, of the limit that refused."""
     @property
@@ -659,6 +710,22 @@ class Spool:
         None: the ring is full, nobody drains it. Texts that are too long for the record are cut at a character
         (model: 160 bytes, request id: 128). Raises StateFull, OSError.
         """
+    def admit_by(
+        self,
+        account: Account,
+        tariff: Tariff,
+        request_id: bytes,
+        facts: Peek,
+        body: bytes,
+        tier: int | None,
+        now_ns: int,
+        wall_ns: int,
+    ) -> Entry | Refusal | None:
+        """As `admit`, with what the tariff says that the request needs at most; an account that limits neither tokens
+        nor money needs none of them.
+
+        facts: what `peek` said of this body. tier: the longest answer the key may ask for, None = any.
+        """
     def book(self, account: Account, route: bytes, model: bytes, request_id: bytes, wall_ns: int) -> Entry | None:
         """A record that holds nothing, for a request that was not admitted. None: the ring is full."""
 
@@ -667,12 +734,41 @@ class Entry:
     """An open record. One that is dropped without `close` stays open, and is booked as lost once its process ends."""
 
     @property
+    def output_cap(self) -> int:
+        """The cap to be written into the request for its worst case to hold; 0 = none."""
+    @property
+    def ask_usage(self) -> bool:
+        """The request has to ask for its usage."""
+    @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """x-ratelimit-limit, -remaining, -reset (epoch s) and ratelimit of the tightest limit, ratelimit-policy of all
         (draft-ietf-httpapi-ratelimit-headers-10), as they stood at admission; [] without limits."""
     @property
     def header_lines(self) -> bytes:
         """The same, ready to be written: each "name: value" CRLF; b"" without limits."""
+    def settle(
+        self,
+        quote: Quote,
+        usage: Usage,
+        backend: str,
+        status: int,
+        attempts: int,
+        started: float,
+        first_byte: float,
+        ended: float,
+        log: LogLines | None,
+        wall_ns: int,
+        request_id: bytes,
+        head: RequestHead,
+        method: str,
+        path: bytes,
+        route: str,
+        model: str | None,
+        ip: str,
+        /,
+    ) -> int:
+        """`close` of a request that was simply answered, and its access line (see `access_line`) to `log`: both ends of
+        nearly every request in one call. Returns its cost in nano-USD by `quote`. Times in s of one clock."""
     def close(
         self,
         outcome: int,
@@ -730,6 +826,16 @@ def share_values(
     """
 
 # --- log: the line of a request ------------------------------------------------------------------------
+
+@final
+class LogLines:
+    """Log lines on their way to the writer."""
+
+    def __new__(cls) -> LogLines: ...
+    def push(self, line: bytes) -> None:
+        """Append a line, LF at its end."""
+    def take(self) -> tuple[bytes, int]:
+        """All that is there, which then is gone from here, and how many lines it is."""
 
 def access_line(
     timestamp: str,

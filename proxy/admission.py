@@ -26,6 +26,7 @@ from penstock.ext import (
     OUTCOME_FAILED,
     OUTCOME_REFUSED,
     Entry,
+    LogLines,
     Refusal,
     Spool,
     StateFull,
@@ -37,17 +38,26 @@ from penstock.proxy.identify import Caller
 # With when_full = "wait", a request waits so long for room in the spool, looking this often.
 MOST_WAIT_S = 5.0
 LOOK_S = 0.02
-COMPLETIONS = b"/v1/completions"
 NO_USAGE = Usage()
 
 
 class Admission:
-    """One per worker. waits: whether requests wait for room in the spool. Clocks are in ns."""
+    """One per worker. waits: whether requests wait for room in the spool. Clocks are in ns.
+
+    log_lines: where access lines go; None = there are none.
+    """
 
     def __init__(
-        self, spool: Spool, *, waits: bool, monotonic_ns: Callable[[], int], wall_ns: Callable[[], int]
+        self,
+        spool: Spool,
+        *,
+        waits: bool,
+        log_lines: LogLines | None,
+        monotonic_ns: Callable[[], int],
+        wall_ns: Callable[[], int],
     ) -> None:
         self._spool = spool
+        self._log_lines = log_lines
         self._waits = waits
         self._monotonic_ns = monotonic_ns
         self._wall_ns = wall_ns
@@ -64,27 +74,42 @@ class Admission:
             return True  # an endpoint that is open to everybody counts for nobody
         if caller.restricted:
             check_allowed(plan, exchange, caller.allowance)
-        tokens, nano_usd = worst(plan, exchange, caller) if caller.bounded else (0, 0)
+        if caller.on_budget and plan.bill.dearest is None:
+            raise no_price(plan)
         try:
-            entry = self._spool.admit(
-                caller.account,
-                plan.route,
-                plan.label,
-                exchange.request_id,
-                tokens,
-                nano_usd,
-                self._monotonic_ns(),
-                self._wall_ns(),
-            )
+            entry = self._open(plan, exchange, caller)
         except StateFull as error:
             raise StateFullError(str(error), retry_after_s=1) from None
-        if entry is None:
-            return False
         exchange.standing = entry
+        if isinstance(entry, Entry):
+            exchange.entry = entry
+            return True
         if isinstance(entry, Refusal):
-            raise refused(entry, caller.allowance, tokens, nano_usd)
-        exchange.entry = entry
-        return True
+            raise refused(entry, caller.allowance)
+        return False
+
+    def _open(self, plan: Plan, exchange: Exchange, caller: Caller) -> Entry | Refusal | None:
+        """Take what the request needs at worst, and decide what must be written into it for that to be the most."""
+        now_ns, wall_ns = self._monotonic_ns(), self._wall_ns()
+        tariff, peek = plan.tariff, exchange.peek
+        if tariff is not None and peek is not None:
+            entry = self._spool.admit_by(
+                caller.account,
+                tariff,
+                exchange.request_id,
+                peek,
+                exchange.body,
+                caller.allowance.max_output_tokens,
+                now_ns,
+                wall_ns,
+            )
+            if isinstance(entry, Entry):
+                exchange.output_cap, exchange.asked_usage = entry.output_cap, entry.ask_usage
+            return entry
+        tokens, nano_usd = worst(plan, exchange, caller) if caller.bounded else (0, 0)
+        return self._spool.admit(
+            caller.account, plan.route, plan.label, exchange.request_id, tokens, nano_usd, now_ns, wall_ns
+        )
 
     async def admit_when_room(self, plan: Plan, exchange: Exchange) -> None:
         """The spool is full, since the store takes no rows: wait for room, or refuse. Raises SpoolFull."""
@@ -97,13 +122,41 @@ class Admission:
 
     # --- after it
 
-    def settle(self, exchange: Exchange, ended: float) -> None:
-        """Close the request's record: what it did not need goes back. Requests nobody was admitted for get one too."""
-        entry = exchange.entry or self._book(exchange)
-        if entry is None:
-            return
-        target, flags = exchange.target, 0
-        usage = exchange.usage
+    def settle(self, exchange: Exchange, ended: float) -> bool:
+        """Close the request's record: what it did not need goes back. Requests nobody was admitted for get one too.
+
+        Returns whether the access line is written too: nearly every request ends here in one compiled call.
+        """
+        entry, target, usage = exchange.entry, exchange.target, exchange.usage
+        plain = exchange.error is None and exchange.status < 400 and not exchange.client_left
+        if plain and entry is not None and usage is not None and target is not None and target.quote is not None:
+            exchange.cost_nano = entry.settle(
+                target.quote,
+                usage,
+                exchange.backend,
+                exchange.status,
+                exchange.attempts,
+                exchange.started,
+                exchange.first_byte,
+                ended,
+                self._log_lines,
+                self._wall_ns(),
+                exchange.request_id,
+                exchange.head,
+                exchange.method,
+                exchange.path,
+                exchange.endpoint.route,  # type: ignore[union-attr]  # who has an entry has an endpoint
+                exchange.model,
+                exchange.address,
+            )
+            return True
+        entry = entry or self._book(exchange)
+        if entry is not None:
+            self._close(entry, exchange, ended)
+        return False
+
+    def _close(self, entry: Entry, exchange: Exchange, ended: float) -> None:
+        target, usage, flags = exchange.target, exchange.usage, 0
         if target is None:
             label, nano_usd = b"", 0
         else:
@@ -151,18 +204,10 @@ def check_allowed(plan: Plan, exchange: Exchange, allowance: Allowance) -> None:
 
 
 def worst(plan: Plan, exchange: Exchange, caller: Caller) -> tuple[int, int]:
-    """(tokens, nano-USD) to be held; decides what has to be written into the request for that to be the most.
-
-    Raises NoPrice.
-    """
-    bill = plan.bill
-    if caller.on_budget and bill.dearest is None:
-        name = plan.model or f"of {plan.route.decode()}"
-        raise NoPrice(f"the model {name!r} has no price, and this key has a budget: set [models.NAME.price]")
-    peek, body = exchange.peek, exchange.body
+    """(tokens, nano-USD) to be held, of requests whose plan has no tariff: what ext.Tariff does, in all cases."""
+    bill, peek, body = plan.bill, exchange.peek, exchange.body
     asked = None if peek is None else peek.max_output_tokens
-    tier = caller.allowance.max_output_tokens
-    cap = bill.cap if asked is None and tier is None else bill.output_cap(asked, tier)
+    cap = bill.output_cap(asked, caller.allowance.max_output_tokens)
     choices = 1
     if peek is not None:
         choices = peek.choices
@@ -170,16 +215,20 @@ def worst(plan: Plan, exchange: Exchange, caller: Caller) -> tuple[int, int]:
             exchange.output_cap = cap
         if plan.endpoint.dialect == DIALECT_CHAT:
             exchange.asked_usage = bool(peek.stream) and not peek.include_usage
-            if plan.route == COMPLETIONS:
-                choices *= prompt_count(body)
+            choices *= prompt_count(body)
     if body and bill.quote is not None:
         return bill.quote.worst(body, choices, cap)
     return bill.worst(body, body_bytes(exchange), choices, cap)
 
 
-def refused(refusal: Refusal, allowance: Allowance, tokens: int, nano_usd: int) -> PenstockError:
+def no_price(plan: Plan) -> NoPrice:
+    name = plan.model or f"of {plan.endpoint.route}"
+    return NoPrice(f"the model {name!r} has no price, and this key has a budget: set [models.NAME.price]")
+
+
+def refused(refusal: Refusal, allowance: Allowance) -> PenstockError:
     if refusal.never:
-        return never_fits(allowance, refusal.index, tokens, nano_usd)
+        return never_fits(allowance, refusal.index, refusal.tokens, refusal.nano_usd)
     return used_up(allowance, refusal.index, refusal.wait_ns)
 
 

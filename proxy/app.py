@@ -193,9 +193,8 @@ class App:
         ended = perf_counter()
         exchange.close()
         self.active.discard(exchange)
-        if self.admission is not None:
-            self.admission.settle(exchange, ended)
-        self.log.request(exchange, ended)
+        if self.admission is None or not self.admission.settle(exchange, ended):
+            self.log.request(exchange, ended)
         if exchange.error is not None:
             forget_frames(exchange.error)
 

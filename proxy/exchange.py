@@ -184,12 +184,7 @@ class Exchange:
         self.status = head.status
         self.first_byte = perf_counter()
         self.over = True
-        lines = head.lines
-        if not head.has_request_id:
-            lines = b"%bx-request-id: %b\r\n" % (lines, self.request_id)
-        if standing is not None:
-            lines += standing.header_lines
-        sent: Awaitable[None] = self._door.answer(head.status, lines, head.has_date, body)
+        sent: Awaitable[None] = self._door.answer(head, self.request_id, self.entry, body)
         return sent
 
     def write(self, body: bytes) -> Awaitable[None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penstock.ext import MESSAGE_DONE, Request, RequestParser, RequestRefused
+from penstock.ext import MESSAGE_DONE, Entry, Request, RequestParser, RequestRefused, ResponseHead
 from penstock.proxy.sockets import address
 
 if TYPE_CHECKING:
@@ -249,8 +249,8 @@ class ServerConnection(asyncio.Protocol):
             self._answered()
         return self._listener.sent if self._blocked is None else self._blocked
 
-    def answer(self, status: int, lines: bytes, dated: bool, body: bytes) -> Awaitable[None]:
-        """An answer in one piece, its header lines ready to be written; for requests that are not HEAD."""
+    def answer(self, head: ResponseHead, request_id: bytes, standing: Entry | None, body: bytes) -> Awaitable[None]:
+        """A backend's answer in one piece, with what it does not bring itself; for requests that are not HEAD."""
         if self._closing or not self._answering:
             return self._listener.sent
         request = self._request
@@ -261,15 +261,8 @@ class ServerConnection(asyncio.Protocol):
             end = b"connection: close\r\n\r\n"
         elif request is not None and request.http10:
             end = b"connection: keep-alive\r\n\r\n"
-        head = b"HTTP/1.1 %d %b\r\n%b%bcontent-length: %d\r\n%b" % (
-            status,
-            REASONS.get(status, b""),
-            lines,
-            b"" if dated else self._listener.date(),
-            len(body),
-            end,
-        )
-        self._transport.write(head + body)
+        reason = REASONS.get(head.status, b"")
+        self._transport.write(head.answer(reason, request_id, standing, self._listener.date(), end, body))
         self._answered()
         return self._listener.sent if self._blocked is None else self._blocked
 

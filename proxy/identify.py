@@ -77,6 +77,7 @@ class Identify:
     ) -> None:
         self._ring = ring
         self._digest = hasher.digest
+        self._digest_of = hasher.digest_of
         self._wall_s = wall_s
         self._admin_digest = None if admin_key is None else hasher.digest(admin_key)
         self._anonymous_principal = anonymous
@@ -100,7 +101,8 @@ class Identify:
         """
         if self._anonymous is not None:
             return self._anonymous
-        held = self.recognise(sent_key(exchange))
+        digest = self._digest_of(exchange.head, LONGEST_KEY_BYTES)
+        held = self._held(digest) if digest is not None else self.recognise(sent_key(exchange))
         caller = held.caller  # of a key that was not revoked: a key that changes is held anew, without its caller
         if caller is not None and (held.until_s == inf or held.until_s > self._wall_s()):
             return caller
@@ -129,11 +131,14 @@ class Identify:
 
     def recognise(self, key: bytes) -> Held:
         """The credential this key is; NOBODY, UNREAD or ELSEWHERE for one that is not held."""
-        digest = self._digest(key[:LONGEST_KEY_BYTES])
+        held = self._held(self._digest(key[:LONGEST_KEY_BYTES]))
+        return held if len(key) <= LONGEST_KEY_BYTES else NOBODY
+
+    def _held(self, digest: bytes) -> Held:
         held = self._ring.find(digest)
         same = compare_digest(held.digest, digest)
         # No shortcuts: "|" does the same work whichever side is true.
-        return held if (same | (held.principal is None)) & (len(key) <= LONGEST_KEY_BYTES) else NOBODY
+        return held if same | (held.principal is None) else NOBODY
 
     async def _asked(self, key: bytes) -> Held:
         return await self._ring.ask(self._digest(key)) if len(key) <= LONGEST_KEY_BYTES else NOBODY

@@ -70,7 +70,7 @@ async def start(settings: Settings) -> Running:
         origins=origin_rules(config),
         entrance=entrance(config, shared, clock),
         shared=shared,
-        admission=admission(config, shared, clock),
+        admission=admission(config, shared, clock, log),
         upstreams=upstreams,
         terms_of=terms_of(config, settings.prices),
         pools=pools,
@@ -153,11 +153,17 @@ def entrance(config: Config, shared: Shared | None, clock: WallClock) -> Entranc
     return Entrance(addresses, shared.identify, limits)
 
 
-def admission(config: Config, shared: Shared | None, clock: WallClock) -> Admission | None:
+def admission(config: Config, shared: Shared | None, clock: WallClock, log: Log) -> Admission | None:
     if shared is None or shared.spool is None:
         return None
     waits = config.store.when_full == "wait"
-    return Admission(shared.spool, waits=waits, monotonic_ns=time.monotonic_ns, wall_ns=clock.read)
+    return Admission(
+        shared.spool,
+        waits=waits,
+        log_lines=log.lines if log.writes("info") else None,
+        monotonic_ns=time.monotonic_ns,
+        wall_ns=clock.read,
+    )
 
 
 def terms_of(config: Config, table: PriceTable) -> TermsOf:

@@ -14,6 +14,7 @@ import msgspec
 
 from penstock.core.errors import Level
 from penstock.core.principal import ANONYMOUS
+from penstock.ext import LogLines
 from penstock.ext import access_line as encode_access_line
 from penstock.proxy.exchange import Exchange
 from penstock.proxy.wall_clock import WallClock
@@ -33,8 +34,7 @@ class Log:
         self._threshold = LEVELS[level]
         self._clock = clock
         self._sink: BinaryIO = open(path, "ab", buffering=0) if path else sys.stderr.buffer  # noqa: SIM115, PTH123
-        self._lines: list[bytes] = []
-        self._size = 0
+        self.lines = LogLines()
         self._dropped = 0
         self._handed = 0
         self._written = 0
@@ -42,17 +42,20 @@ class Log:
         self._thread = threading.Thread(target=self._write, name="penstock-log", daemon=True)
         self._thread.start()
 
+    def writes(self, level: Level) -> bool:
+        return LEVELS[level] >= self._threshold
+
     def event(self, level: Level, message: str, **fields: Any) -> None:
         """One line about something that is not a request."""
-        if LEVELS[level] >= self._threshold:
+        if self.writes(level):
             head = {"timestamp": self._clock.stamp(), "level": level, "message": message, "service": "penstock"}
-            self._add(_encode(head | fields) + b"\n")
+            self.lines.push(_encode(head | fields) + b"\n")
 
     def request(self, exchange: Exchange, ended: float) -> None:
         """The access line of a request; failures at their error's level, the rest at info."""
         level: Level = "info" if exchange.error is None else exchange.error.level
-        if LEVELS[level] >= self._threshold:
-            self._add(access_line(exchange, ended, level, self._clock.stamp()))
+        if self.writes(level):
+            self.lines.push(access_line(exchange, ended, level, self._clock.stamp()))
 
     def defect(self, exchange: Exchange, error: Exception) -> None:
         """A stack trace, for a request that met a defect of ours."""
@@ -61,16 +64,16 @@ class Log:
 
     def flush(self) -> None:
         """Hand over what was collected; the lifespan calls this every FLUSH_S."""
-        if self._handed - self._written > MAX_PENDING_BYTES:
-            self._dropped += len(self._lines)
-        elif self._lines:
-            if self._dropped:
-                dropped, self._dropped = self._dropped, 0
-                self.event("warning", "log lines were dropped: the sink is too slow", dropped=dropped)
-            self._handed += self._size
-            self._queue.put(b"".join(self._lines))
-        self._lines.clear()
-        self._size = 0
+        stalled = self._handed - self._written > MAX_PENDING_BYTES
+        if self._dropped and not stalled:
+            dropped, self._dropped = self._dropped, 0
+            self.event("warning", "log lines were dropped: the sink is too slow", dropped=dropped)
+        batch, count = self.lines.take()
+        if stalled:
+            self._dropped += count
+        elif batch:
+            self._handed += len(batch)
+            self._queue.put(batch)
 
     def close(self) -> None:
         """Write what is left; waits a moment for a slow sink, not for ever."""
@@ -79,10 +82,6 @@ class Log:
         self._thread.join(timeout=2.0)
         if self._sink is not sys.stderr.buffer and not self._thread.is_alive():
             self._sink.close()
-
-    def _add(self, line: bytes) -> None:
-        self._lines.append(line)
-        self._size += len(line)
 
     def _write(self) -> None:
         while (batch := self._queue.get()) is not None:

@@ -3,6 +3,7 @@
 use crate::json::write::{
     push_float, push_fraction, push_integer, push_latin1, push_rounded, push_string,
 };
+use crate::shared;
 
 /// Times are in s of one clock; texts of a request that are bytes are Latin-1.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +40,12 @@ impl AccessLine<'_> {
     /// The line, LF at its end.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(768);
-        let to = &mut out;
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// Appends the line, LF at its end.
+    pub fn encode_into(&self, to: &mut Vec<u8>) {
         text(to, b"{\"timestamp\":", self.timestamp);
         text(to, b",\"level\":", self.level);
         to.extend_from_slice(b",\"message\":\"request\",\"service\":\"penstock\",\"requestId\":");
@@ -94,7 +100,6 @@ impl AccessLine<'_> {
             }
         }
         to.extend_from_slice(b"}\n");
-        out
     }
 
     fn cost(&self, to: &mut Vec<u8>) {
@@ -104,6 +109,32 @@ impl AccessLine<'_> {
             Ok(nano) if nano < 1 << 53 => push_fraction::<9>(to, nano),
             _ => push_float(to, self.cost_nano as f64 / 1e9),
         }
+    }
+}
+
+/// A time of the wall clock as the log writes it; what did not change since the last one is kept.
+#[derive(Debug, Default)]
+pub struct Stamp {
+    ms: u64,
+    /// "YYYY-MM-DDTHH:MM:SS.mmmZ" in UTC.
+    text: String,
+}
+
+impl Stamp {
+    pub fn at(&mut self, wall_ns: u64) -> &str {
+        let ms = wall_ns / 1_000_000;
+        if ms != self.ms || self.text.is_empty() {
+            if ms / 1000 != self.ms / 1000 || self.text.is_empty() {
+                self.text = shared::text(wall_ns).replacen(' ', "T", 1);
+                self.text.push('Z');
+            } else {
+                let digit = |power: u64| char::from(b'0' + (ms / power % 10) as u8);
+                self.text.truncate(self.text.len() - 4);
+                self.text.extend([digit(100), digit(10), digit(1), 'Z']);
+            }
+            self.ms = ms;
+        }
+        &self.text
     }
 }
 

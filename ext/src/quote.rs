@@ -22,6 +22,10 @@ pub struct Quote {
     pub image: u64,
     /// Tokens of input that is not in the body, where the context is not known.
     pub remote: u64,
+    /// The longest answer of the model; None = not known.
+    pub longest: Option<u64>,
+    /// What counts as the longest answer where nobody knows it; 0 = answers have no tokens that are paid for.
+    pub unknown_longest: u64,
 }
 
 const PICO_IN_NANO: u128 = 1000;
@@ -44,6 +48,18 @@ impl Quote {
             (completion, self.output.max(self.reasoning)),
         ]);
         (prompt.saturating_add(completion), nano(pico))
+    }
+
+    /// The most tokens one answer can have. tier: the longest answer its key may ask for.
+    pub fn output_cap(&self, asked: Option<u64>, tier: Option<u64>) -> u64 {
+        if self.unknown_longest == 0 {
+            return 0;
+        }
+        asked.unwrap_or_else(|| match (tier, self.longest) {
+            (Some(tier), Some(longest)) => tier.min(longest),
+            (Some(tier), None) => tier,
+            (None, longest) => longest.unwrap_or(self.unknown_longest),
+        })
     }
 
     /// Nano-USD of tokens that were used; cached ones are among the prompt's, reasoning among the completion's.

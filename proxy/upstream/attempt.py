@@ -65,14 +65,11 @@ async def _attempt(target: PlannedTarget, exchange: Exchange, pool: Pool, fresh:
         if exchange.upload is not None:
             await send_upload(target, exchange, exchange.upload, start, connection)
         else:
-            body = _spliced(target, exchange)
-            length = len(body) if body or exchange.head.content_length is not None else -1
-            if length <= JOIN_BYTES:
-                connection.send(
-                    exchange.head.encode(start, length, body, exchange.asked_usage), exchange.method == "HEAD"
-                )
+            body = exchange.body
+            if len(body) > JOIN_BYTES:
+                await _send_large(timeouts, exchange, connection, start, _changed(target, exchange))
             else:
-                await _send_large(timeouts, exchange, connection, start, body)
+                connection.send(_request(target, exchange, start), exchange.method == "HEAD")
         while (head := connection.response) is None:
             await connection.news()
         return Reply(head, connection, pool)
@@ -82,14 +79,29 @@ async def _attempt(target: PlannedTarget, exchange: Exchange, pool: Pool, fresh:
         raise
 
 
-def _spliced(target: PlannedTarget, exchange: Exchange) -> bytes:
-    """The held body, with what a target or a limit needs spliced in: the model's name there, usage, a cap on output."""
-    if exchange.peek is None or (target.rename_json is None and not exchange.asked_usage and not exchange.output_cap):
-        return exchange.body
-    cap_name = target.cap_name if exchange.output_cap else b""
-    return rewrite(
-        exchange.body, exchange.peek, target.rename_json, exchange.asked_usage, cap_name, exchange.output_cap
+def _request(target: PlannedTarget, exchange: Exchange, start: bytes) -> bytes:
+    """Head and held body in one piece, with what a target or a limit needs written into the body."""
+    head, body, peek = exchange.head, exchange.body, exchange.peek
+    if peek is None or not _changes(target, exchange):
+        length = len(body) if body or head.content_length is not None else -1
+        return head.encode(start, length, body, exchange.asked_usage)
+    cap = exchange.output_cap
+    return head.encode_changed(
+        start, body, peek, target.rename_json, exchange.asked_usage, target.cap_name if cap else b"", cap
     )
+
+
+def _changed(target: PlannedTarget, exchange: Exchange) -> bytes:
+    """The body alone, changed as in `_request`."""
+    cap = exchange.output_cap
+    if exchange.peek is None or not _changes(target, exchange):
+        return exchange.body
+    cap_name = target.cap_name if cap else b""
+    return rewrite(exchange.body, exchange.peek, target.rename_json, exchange.asked_usage, cap_name, cap)
+
+
+def _changes(target: PlannedTarget, exchange: Exchange) -> bool:
+    return bool(target.rename_json is not None or exchange.asked_usage or exchange.output_cap)
 
 
 async def _send_large(

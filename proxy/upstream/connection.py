@@ -179,6 +179,10 @@ class Connection(asyncio.Protocol):
         finally:
             self._push = None
 
+    def now(self) -> float:
+        """The loop's time. Asking for the running loop is a system call: CPython looks whether it was forked."""
+        return self._loop.time()
+
     @property
     def complete(self) -> bool:
         """The response has ended as its framing says, and all of it was taken."""

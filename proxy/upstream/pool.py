@@ -93,7 +93,7 @@ class Pool:
             connection.close()
         elif not (self._waiting and self._give(connection)):
             connection.state = State.IDLE
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = connection.now()
             self._idle.append(connection)
 
     def forget(self, connection: Connection) -> None:

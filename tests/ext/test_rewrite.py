@@ -11,7 +11,7 @@ from oracle import peek as oracle
 from oracle import remote_input as remote_oracle
 from oracle import rewrite as twin
 from oracle.bodies import BODIES, SPACE, VALUES, arrays, escaped
-from penstock.ext import peek, remote_input, rewrite
+from penstock.ext import RequestHead, peek, remote_input, rewrite
 
 CAPS = ["", "max_tokens", "max_completion_tokens", "max_output_tokens", "options.num_predict"]
 USAGE = b'"stream_options":{"include_usage":true}'
@@ -41,6 +41,11 @@ def test_the_changes_are_those_a_json_parser_would_make(
     changed = rewrite(body, peek(body), model_json, ask_usage, cap_name.encode(), cap)
     assert oracle.parse(changed) == twin.rewritten(before, model, ask_usage, cap_name, cap)
     assert json.loads(changed) is not None
+    head = RequestHead([(b"host", b"a"), (b"accept-encoding", b"gzip")])
+    encoded = head.encode_changed(
+        b"POST / HTTP/1.1\r\n", body, peek(body), model_json, ask_usage, cap_name.encode(), cap
+    )
+    assert encoded == head.encode(b"POST / HTTP/1.1\r\n", len(changed), changed, ask_usage)
     if model is None and not ask_usage and not cap_name:
         assert changed == body
 

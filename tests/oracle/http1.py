@@ -186,7 +186,7 @@ class Response:
     content_length: int | None
     encoded: bool
     retry_after: bytes | None
-    lines: bytes
+    answer: bytes
     marks: tuple[bool, bool, bool, bool]
     body: bytes
     may_reuse: bool
@@ -225,11 +225,21 @@ def response(data: bytes, head_request: bool = False, max_head_bytes: int = 6553
         content_length=length,
         encoded=any(coding not in (b"", b"identity") for coding in content_codings),
         retry_after=first(named(lines, b"retry-after")),
-        lines=b"".join(b"%s: %s\r\n" % line for line in headers if line[0] != b"content-length"),
+        answer=answer(status, headers),
         marks=marks({name for name, _ in headers}),
         body=body,
         may_reuse=not (rest or until_close or b"close" in options or version == b"0"),
     )
+
+
+def answer(status: int, headers: Lines) -> bytes:
+    """As a client gets it with the reason "Fine", the request id "r7", a date of ours, the end "\\r\\n" and a body."""
+    lines = [(name, value) for name, value in headers if name != b"content-length"]
+    names = {name for name, _ in lines}
+    ours = {b"x-request-id": b"r7", b"date": b"now"}
+    lines += [(name, value) for name, value in ours.items() if name not in names]
+    text = b"".join(b"%s: %s\r\n" % line for line in lines)
+    return b"HTTP/1.1 %d Fine\r\n%bcontent-length: 4\r\n\r\nbody" % (status, text)
 
 
 def marks(names: set[bytes]) -> tuple[bool, bool, bool, bool]:

@@ -18,6 +18,6 @@ pub use error::JsonError;
 pub use number::integer;
 pub use peek::{Peek, Place, Places, Span, peek};
 pub use remote_input::remote_input;
-pub use rewrite::{Cap, Changes, RewriteError, rewrite};
+pub use rewrite::{Cap, Change, Changes, RewriteError, as_edit, changes, rewrite};
 pub use splice::{Edit, SpliceError, splice, splice_into, spliced_length};
 pub use string::Text;

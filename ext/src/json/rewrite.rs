@@ -61,13 +61,28 @@ impl From<SpliceError> for RewriteError {
     }
 }
 
+/// A part of the body and what takes its place.
+pub type Change<'a> = (Span, Cow<'a, [u8]>);
+
 /// The body with the changes. Afterwards `peek` finds include_usage true and the cap as it was asked for.
 pub fn rewrite(
     body: &[u8],
     model_spans: &[Span],
     places: &Places,
-    changes: &Changes<'_>,
+    wanted: &Changes<'_>,
 ) -> Result<Vec<u8>, RewriteError> {
+    let changes = changes(body, model_spans, places, wanted)?;
+    let edits: Vec<Edit<'_>> = changes.iter().map(as_edit).collect();
+    Ok(splice(body, &edits)?)
+}
+
+/// What `rewrite` changes, in rising order.
+pub fn changes<'a>(
+    body: &'a [u8],
+    model_spans: &[Span],
+    places: &Places,
+    changes: &Changes<'a>,
+) -> Result<Vec<Change<'a>>, RewriteError> {
     let mut edits = Edits::new(body);
     for &span in model_spans {
         if let Some(model) = changes.model {
@@ -86,9 +101,9 @@ pub fn rewrite(
 
 struct Edits<'a> {
     body: &'a [u8],
-    edits: Vec<(Span, Cow<'a, [u8]>)>,
-    /// Members to add to the body, without a comma before the first.
-    added: String,
+    edits: Vec<Change<'a>>,
+    /// Members to add to the body, a comma before each.
+    added: Vec<u8>,
 }
 
 impl<'a> Edits<'a> {
@@ -96,7 +111,7 @@ impl<'a> Edits<'a> {
         Self {
             body,
             edits: Vec::new(),
-            added: String::new(),
+            added: Vec::new(),
         }
     }
 
@@ -105,10 +120,9 @@ impl<'a> Edits<'a> {
     }
 
     fn add(&mut self, name: &str, value: &str) {
-        if !self.added.is_empty() {
-            self.added.push(',');
+        for part in [",\"", name, "\":", value] {
+            self.added.extend_from_slice(part.as_bytes());
         }
-        self.added.push_str(&member(name, value));
     }
 
     fn set_cap(&mut self, cap: Cap, places: &Places, tokens: &str) -> Result<(), RewriteError> {
@@ -159,20 +173,22 @@ impl<'a> Edits<'a> {
         self.body.get(span.0..span.1)
     }
 
-    fn done(mut self) -> Result<Vec<u8>, RewriteError> {
+    fn done(mut self) -> Result<Vec<Change<'a>>, RewriteError> {
         if !self.added.is_empty() {
             let (at, comma) = end_of_members(self.body).ok_or(RewriteError)?;
-            let added = owned(format!("{comma}{}", self.added));
-            self.replace((at, at), added);
+            let mut added = std::mem::take(&mut self.added);
+            if comma.is_empty() {
+                added.remove(0);
+            }
+            self.replace((at, at), Cow::Owned(added));
         }
         // Stable: of two edits at one place the one made first stands first.
         self.edits.sort_by_key(|&(span, _)| span);
-        let edits: Vec<Edit<'_>> = self.edits.iter().map(as_edit).collect();
-        Ok(splice(self.body, &edits)?)
+        Ok(self.edits)
     }
 }
 
-fn as_edit<'e>((span, text): &'e (Span, Cow<'_, [u8]>)) -> Edit<'e> {
+pub fn as_edit<'e>((span, text): &'e Change<'_>) -> Edit<'e> {
     Edit {
         start: span.0,
         end: span.1,

@@ -1,13 +1,18 @@
 //! access_line for Python.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-use crate::access_line::AccessLine;
+use crate::access_line::{AccessLine, Stamp};
+
+/// What is kept for the next lines once some were taken.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// A log must not fail on half a surrogate pair, which no UTF-8 has: such a text becomes one replacement character.
 #[derive(Clone, Copy)]
-struct Text<'a>(&'a str);
+pub(super) struct Text<'a>(pub(super) &'a str);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Text<'a> {
     type Error = PyErr;
@@ -85,6 +90,63 @@ fn access_line<'py>(
     PyBytes::new(py, &line.encode())
 }
 
+/// Log lines on their way to the writer.
+#[pyclass(frozen, module = "penstock.ext._native")]
+pub(super) struct LogLines(Mutex<Pending>);
+
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    count: usize,
+    stamp: Stamp,
+}
+
+impl LogLines {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends a request's line. wall_ns: when it ended.
+    pub(super) fn request(&self, line: &AccessLine<'_>, wall_ns: u64) {
+        let mut pending = self.pending();
+        let Pending {
+            bytes,
+            count,
+            stamp,
+        } = &mut *pending;
+        let line = AccessLine {
+            timestamp: stamp.at(wall_ns),
+            ..*line
+        };
+        line.encode_into(bytes);
+        *count += 1;
+    }
+}
+
+#[pymethods]
+impl LogLines {
+    #[new]
+    fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    fn push(&self, line: &[u8]) {
+        let mut pending = self.pending();
+        pending.bytes.extend_from_slice(line);
+        pending.count += 1;
+    }
+
+    /// All bytes so far, which are gone from here, and how many lines they are.
+    fn take<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>, usize) {
+        let mut pending = self.pending();
+        let taken = PyBytes::new(py, &pending.bytes);
+        pending.bytes.clear();
+        pending.bytes.shrink_to(KEPT_BYTES);
+        (taken, std::mem::take(&mut pending.count))
+    }
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<LogLines>()?;
     module.add_function(wrap_pyfunction!(access_line, module)?)
 }

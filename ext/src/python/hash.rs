@@ -4,6 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::http1::RequestHead;
 use crate::hash;
 
 /// HMAC-SHA-256 under one secret.
@@ -18,6 +19,17 @@ impl KeyHasher {
         hasher
             .map(Self)
             .ok_or_else(|| PyValueError::new_err("the secret is empty"))
+    }
+
+    /// The digest of the credential a request carries; None if it has none, two, or one of more than `longest` bytes.
+    fn digest_of<'py>(
+        &self,
+        py: Python<'py>,
+        head: &RequestHead,
+        longest: usize,
+    ) -> Option<Bound<'py, PyBytes>> {
+        let key = head.credential().filter(|key| key.len() <= longest)?;
+        Some(PyBytes::new(py, &self.0.digest(key)))
     }
 
     fn digest<'py>(&self, py: Python<'py>, key: &[u8]) -> Bound<'py, PyBytes> {

@@ -9,8 +9,12 @@ use pyo3::prelude::*;
 use pyo3::sync::{MutexExt, PyOnceLock};
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
+use super::json::{Peek, cap_of};
+use super::spool::Entry;
+use crate::decimal;
 use crate::http1;
 use crate::http1::{End, Kept, Media};
+use crate::json::{self, Changes, Edit};
 
 create_exception!(
     penstock.ext._native,
@@ -179,6 +183,43 @@ impl RequestHead {
         }
     }
 
+    /// `encode` of a body with the changes of `rewrite`, in one piece of memory.
+    #[expect(clippy::too_many_arguments)]
+    fn encode_changed<'py>(
+        &self,
+        py: Python<'py>,
+        start: &[u8],
+        body: &[u8],
+        facts: &Peek,
+        model: Option<&[u8]>,
+        ask_usage: bool,
+        cap_name: &[u8],
+        cap: u64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let changes = Changes {
+            model,
+            ask_usage,
+            cap: cap_of(cap_name)?.map(|name| (name, cap)),
+        };
+        let changes = facts.edits(body, &changes)?;
+        let edits: Vec<Edit<'_>> = changes.iter().map(json::as_edit).collect();
+        let length = json::spliced_length(body, &edits)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let Some(framing) = i64::try_from(length).ok().and_then(http1::FramingLine::new) else {
+            return Err(PyValueError::new_err("a body of more than 2**63 bytes"));
+        };
+        let lines = self.head.lines(ask_usage);
+        let head = http1::pieces(start, &lines, &framing, b"");
+        let head_length: usize = head.iter().map(|piece| piece.len()).sum();
+        PyBytes::new_with(py, head_length + length, |mut place| {
+            for piece in &head {
+                place.write_all(piece)?;
+            }
+            json::splice_into(body, &edits, place);
+            Ok(())
+        })
+    }
+
     fn __repr__(&self, py: Python<'_>) -> String {
         let host = self
             .host
@@ -204,6 +245,19 @@ impl RequestHead {
             admin_key: None,
             user_agent: None,
         }
+    }
+
+    /// The one credential the head carries, if it has exactly one.
+    pub(super) fn credential(&self) -> Option<&[u8]> {
+        self.head
+            .api_key()
+            .filter(|_| !self.head.api_keys_disagree())
+    }
+
+    pub(super) fn user_agent_bytes<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+        self.user_agent
+            .as_ref()
+            .map_or(b"".as_slice(), |agent| agent.as_bytes(py))
     }
 
     #[inline]
@@ -270,22 +324,50 @@ impl ResponseHead {
         })
     }
 
-    #[getter]
-    fn lines<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let lines = || {
-            let all = self.head.lines();
-            all.filter(|(name, _)| name != b"content-length")
-        };
-        let length = lines().map(|(name, value)| name.len() + value.len() + 4);
-        PyBytes::new_with(py, length.sum(), |mut place| {
-            for (name, value) in lines() {
-                place.write_all(name)?;
-                place.write_all(b": ")?;
-                place.write_all(value)?;
-                place.write_all(b"\r\n")?;
+    /// The whole answer with this body as a client gets it: status line, header lines, body.
+    ///
+    /// reason: of the status. request_id, date: for an answer that brings none. end: the last lines, empty one included.
+    #[pyo3(signature = (reason, request_id, standing, date, end, body, /))]
+    #[expect(clippy::too_many_arguments)]
+    fn answer<'py>(
+        &self,
+        py: Python<'py>,
+        reason: &[u8],
+        request_id: &[u8],
+        standing: Option<&Entry>,
+        date: &[u8],
+        end: &[u8],
+        body: &[u8],
+    ) -> Bound<'py, PyBytes> {
+        let mut out = Vec::with_capacity(1024 + body.len());
+        out.extend_from_slice(b"HTTP/1.1 ");
+        decimal::push(&mut out, u64::from(self.head.status));
+        out.push(b' ');
+        out.extend_from_slice(reason);
+        out.extend_from_slice(b"\r\n");
+        let lines = self.head.lines();
+        for (name, value) in lines.filter(|(name, _)| name != b"content-length") {
+            for part in [name, b": ", value, b"\r\n"] {
+                out.extend_from_slice(part);
             }
-            Ok(())
-        })
+        }
+        if !self.head.marks.request_id {
+            for part in [b"x-request-id: ".as_slice(), request_id, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        }
+        if let Some(entry) = standing {
+            entry.push_lines(&mut out);
+        }
+        if !self.head.marks.date {
+            out.extend_from_slice(date);
+        }
+        out.extend_from_slice(b"content-length: ");
+        decimal::push(&mut out, body.len() as u64);
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(end);
+        out.extend_from_slice(body);
+        PyBytes::new(py, &out)
     }
 
     #[getter]

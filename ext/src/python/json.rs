@@ -16,22 +16,34 @@ create_exception!(
 
 /// The top-level fields of a request body that routing and limits need. Of duplicate keys the last counts.
 #[pyclass(frozen, module = "penstock.ext._native")]
-struct Peek {
+pub(super) struct Peek {
     model: Option<Py<PyString>>,
     #[pyo3(get)]
     model_mistyped: bool,
     #[pyo3(get)]
     model_spans: Vec<(usize, usize)>,
     #[pyo3(get)]
-    stream: Option<bool>,
+    pub(super) stream: Option<bool>,
     #[pyo3(get)]
-    max_output_tokens: Option<u64>,
+    pub(super) max_output_tokens: Option<u64>,
     user: Option<Py<PyString>>,
     #[pyo3(get)]
-    include_usage: bool,
+    pub(super) include_usage: bool,
     #[pyo3(get)]
-    choices: u64,
+    pub(super) choices: u64,
     places: json::Places,
+}
+
+impl Peek {
+    /// The edits that make the changes in `body`, which the facts were read from.
+    pub(super) fn edits<'a>(
+        &self,
+        body: &'a [u8],
+        changes: &Changes<'a>,
+    ) -> PyResult<Vec<json::Change<'a>>> {
+        json::changes(body, &self.model_spans, &self.places, changes)
+            .map_err(|error| PyValueError::new_err(error.to_string()))
+    }
 }
 
 #[pymethods]
@@ -91,7 +103,7 @@ fn rewrite<'py>(
     Ok(PyBytes::new(py, &changed))
 }
 
-fn cap_of(name: &[u8]) -> PyResult<Option<Cap>> {
+pub(super) fn cap_of(name: &[u8]) -> PyResult<Option<Cap>> {
     let cap = Cap::ALL
         .into_iter()
         .find(|cap| cap.name().as_bytes() == name);

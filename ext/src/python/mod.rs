@@ -14,6 +14,7 @@ mod rings;
 mod rows;
 mod shared;
 mod spool;
+mod tariff;
 mod toml_spans;
 
 #[pymodule(gil_used = false)]
@@ -36,5 +37,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     rows::register(module)?;
     shared::register(module)?;
     spool::register(module)?;
+    tariff::register(module)?;
     toml_spans::register(module)
 }

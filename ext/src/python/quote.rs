@@ -7,17 +7,33 @@ use crate::quote;
 
 /// What the tokens of a request cost: at most, and in fact.
 #[pyclass(frozen, module = "penstock.ext._native")]
-struct Quote {
-    quote: quote::Quote,
+pub(super) struct Quote {
+    pub(super) quote: quote::Quote,
     most_tokens: u64,
     most_nano_usd: u64,
+}
+
+impl Quote {
+    /// (tokens, nano-USD) a request with this body can need at most.
+    pub(super) fn bounded(&self, body: &[u8], choices: u64, cap: u64) -> (u64, u64) {
+        let (tokens, nano_usd) = self.quote.worst(body, choices, cap);
+        (
+            tokens.min(self.most_tokens),
+            nano_usd.min(self.most_nano_usd),
+        )
+    }
+
+    /// Nano-USD of what was used.
+    pub(super) fn spent(&self, usage: &Usage) -> u64 {
+        self.quote.cost(&usage.counts()).min(self.most_nano_usd)
+    }
 }
 
 #[pymethods]
 impl Quote {
     #[new]
     #[pyo3(signature = (*, input_pico, cached_pico, output_pico, reasoning_pico, margin, context, batch, image, remote,
-                        most_tokens, most_nano_usd))]
+                        longest, unknown_longest, most_tokens, most_nano_usd))]
     #[expect(clippy::too_many_arguments)]
     fn new(
         input_pico: u64,
@@ -29,6 +45,8 @@ impl Quote {
         batch: bool,
         image: u64,
         remote: u64,
+        longest: Option<u64>,
+        unknown_longest: u64,
         most_tokens: u64,
         most_nano_usd: u64,
     ) -> Self {
@@ -42,6 +60,8 @@ impl Quote {
             batch,
             image,
             remote,
+            longest,
+            unknown_longest,
         };
         Quote {
             quote,
@@ -52,16 +72,18 @@ impl Quote {
 
     /// (tokens, nano-USD) a request with this body can need at most.
     fn worst(&self, body: &[u8], choices: u64, cap: u64) -> (u64, u64) {
-        let (tokens, nano_usd) = self.quote.worst(body, choices, cap);
-        (
-            tokens.min(self.most_tokens),
-            nano_usd.min(self.most_nano_usd),
-        )
+        self.bounded(body, choices, cap)
+    }
+
+    /// The most tokens one answer can have, by what the request asks and what its key may.
+    #[pyo3(signature = (asked, tier))]
+    fn output_cap(&self, asked: Option<u64>, tier: Option<u64>) -> u64 {
+        self.quote.output_cap(asked, tier)
     }
 
     /// Nano-USD of what was used.
     fn cost(&self, usage: &Usage) -> u64 {
-        self.quote.cost(&usage.counts()).min(self.most_nano_usd)
+        self.spent(usage)
     }
 }
 

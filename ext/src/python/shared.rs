@@ -216,6 +216,8 @@ impl Limits {
 pub struct Account {
     state: Arc<shared::State>,
     pub account: Arc<shared::Account>,
+    /// Tokens or money are limited.
+    pub bounded: bool,
 }
 
 type StandingTuple<'py> = (Bound<'py, PyBytes>, u8, u8, i64, u64, u64);
@@ -241,6 +243,9 @@ impl Account {
             shared::Account::new(limits_of(limits)?, names).map_err(PyValueError::new_err)?;
         Ok(Account {
             state: state.0.clone(),
+            bounded: [Measure::Tokens, Measure::NanoUsd]
+                .into_iter()
+                .any(|measure| account.limits_measure(measure)),
             account: Arc::new(account),
         })
     }

@@ -8,11 +8,17 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::access_line::{LogLines, Text};
+use super::http1::RequestHead;
+use super::json::Peek;
+use super::quote::Quote;
 use super::reply::Usage;
 use super::shared::{Account, Count, State, error_of};
+use super::tariff::{Need, Tariff};
+use crate::access_line::AccessLine;
 use crate::shared::{
-    self, Admission, Clock, Demand, FLAG_BACKEND, FLAG_CACHED, FLAG_ESTIMATED, Facts, OUTCOMES,
-    Texts, Wait, Words,
+    self, Admission, Clock, Demand, FLAG_BACKEND, FLAG_CACHED, FLAG_ESTIMATED, Facts, Names,
+    OUTCOME_ANSWERED, OUTCOMES, Texts, Wait, Words,
 };
 
 type Headers<'py> = Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>;
@@ -26,7 +32,10 @@ struct Told {
 
 impl Told {
     fn lines(&self, limit: Option<usize>) -> Vec<u8> {
-        self.account.header_lines(&self.words, limit, &self.clock)
+        let mut lines = Vec::new();
+        self.account
+            .push_header_lines(&mut lines, &self.words, limit, &self.clock);
+        lines
     }
 
     fn headers<'py>(&self, py: Python<'py>, limit: Option<usize>) -> Headers<'py> {
@@ -45,6 +54,11 @@ impl Told {
 /// Why a request was not admitted.
 #[pyclass(frozen, module = "penstock.ext._native")]
 struct Refusal {
+    /// What it would have needed.
+    #[pyo3(get)]
+    tokens: u64,
+    #[pyo3(get)]
+    nano_usd: u64,
     /// Which of the account's limits refused for longest.
     #[pyo3(get)]
     index: usize,
@@ -72,10 +86,16 @@ impl Refusal {
 
 /// An open record: what a request holds until it is closed.
 #[pyclass(frozen, module = "penstock.ext._native")]
-struct Entry {
+pub(super) struct Entry {
     spool: Arc<shared::Spool>,
     slot: usize,
     closed: AtomicBool,
+    /// The cap to be written into the request; 0 = none.
+    #[pyo3(get)]
+    output_cap: u64,
+    /// The request has to ask for its usage.
+    #[pyo3(get)]
+    ask_usage: bool,
     /// None for one that holds nothing.
     told: Option<Told>,
 }
@@ -130,10 +150,101 @@ impl Entry {
             ms,
             ttft_ms,
         };
-        if !self.closed.swap(true, Ordering::AcqRel) {
-            self.spool.close(self.slot, &facts, backend, error);
-        }
+        self.end(&facts, backend, error);
         Ok(())
+    }
+
+    /// Ends the record of a request that was simply answered, and writes its access line: the two ends of nearly every
+    /// request in one call. Returns its cost in nano-USD. Times in s of one clock.
+    #[expect(clippy::too_many_arguments)]
+    #[pyo3(signature = (
+        quote, usage, backend, status, attempts, started, first_byte, ended, log, wall_ns, request_id, head, method,
+        path, route, model, ip, /
+    ))]
+    fn settle(
+        &self,
+        py: Python<'_>,
+        quote: &Quote,
+        usage: &Usage,
+        backend: &str,
+        status: u16,
+        attempts: i64,
+        started: f64,
+        first_byte: f64,
+        ended: f64,
+        log: Option<&LogLines>,
+        wall_ns: Count,
+        request_id: &[u8],
+        head: &RequestHead,
+        method: Text<'_>,
+        path: &[u8],
+        route: Text<'_>,
+        model: Option<Text<'_>>,
+        ip: Text<'_>,
+    ) -> u64 {
+        let used = usage.counts();
+        let nano_usd = quote.spent(usage);
+        let facts = Facts {
+            outcome: OUTCOME_ANSWERED,
+            flags: FLAG_BACKEND,
+            status,
+            prompt: used.prompt_tokens,
+            completion: used.completion_tokens,
+            cached: used.cached_tokens,
+            reasoning: used.reasoning_tokens,
+            nano_usd,
+            ms: (ended - started) * 1000.0,
+            ttft_ms: (first_byte - started) * 1000.0,
+        };
+        self.end(&facts, backend.as_bytes(), b"");
+        if let Some(log) = log {
+            let names = self.told.as_ref().map(|told| &told.account.names);
+            let name = |of: fn(&Names) -> &[u8]| std::str::from_utf8(names.map_or(b"", of)).ok();
+            let line = AccessLine {
+                timestamp: "",
+                level: "info",
+                request_id,
+                method: method.0,
+                path,
+                route: route.0,
+                status: i64::from(status),
+                started,
+                ended,
+                first_byte,
+                ip: ip.0,
+                user_agent: head.user_agent_bytes(py),
+                key_id: name(|names| &names.key),
+                user_id: name(|names| &names.user),
+                tenant_id: name(|names| &names.tenant),
+                model: model.map(|model| model.0),
+                backend: Some(backend),
+                attempts,
+                prompt_tokens: i64::try_from(used.prompt_tokens).ok(),
+                completion_tokens: i64::try_from(used.completion_tokens).ok(),
+                cost_nano: i64::try_from(nano_usd).unwrap_or(i64::MAX),
+                fault: None,
+                error: None,
+                detail: None,
+            };
+            log.request(&line, wall_ns.0);
+        }
+        nano_usd
+    }
+}
+
+impl Entry {
+    fn end(&self, facts: &Facts, backend: &[u8], error: &[u8]) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.spool.close(self.slot, facts, backend, error);
+        }
+    }
+
+    /// Appends the header lines.
+    pub(super) fn push_lines(&self, out: &mut Vec<u8>) {
+        if let Some(told) = &self.told {
+            told.account
+                .push_header_lines(out, &told.words, None, &told.clock);
+        }
     }
 }
 
@@ -146,14 +257,67 @@ fn count(number: i64) -> u64 {
 struct Spool(Arc<shared::Spool>);
 
 impl Spool {
-    fn entry(&self, py: Python<'_>, slot: usize, told: Option<Told>) -> PyResult<Py<PyAny>> {
+    fn entry(
+        &self,
+        py: Python<'_>,
+        slot: usize,
+        told: Option<Told>,
+        need: &Need,
+    ) -> PyResult<Py<PyAny>> {
         let entry = Entry {
             spool: self.0.clone(),
             slot,
             closed: AtomicBool::new(false),
+            output_cap: need.output_cap,
+            ask_usage: need.ask_usage,
             told,
         };
         Ok(Bound::new(py, entry)?.into_any().unbind())
+    }
+
+    /// An Entry or a Refusal; None if the ring is full.
+    fn admitted(
+        &self,
+        py: Python<'_>,
+        account: &Arc<shared::Account>,
+        texts: &Texts<'_>,
+        need: &Need,
+        clock: Clock,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let demand = Demand {
+            requests: 1,
+            llm_requests: 1,
+            tokens: need.tokens,
+            nano_usd: need.nano_usd,
+            in_flight: 1,
+        };
+        let told = |words| Told {
+            account: account.clone(),
+            words,
+            clock,
+        };
+        let admission = self.0.admit(account, texts, &demand, &clock);
+        match admission.map_err(error_of)? {
+            Admission::Open { slot, words } => {
+                self.entry(py, slot, Some(told(words)), need).map(Some)
+            }
+            Admission::Refused { index, wait, words } => {
+                let (wait_ns, never) = match wait {
+                    Wait::Ns(ns) => (ns, false),
+                    Wait::Never => (0, true),
+                };
+                let refusal = Refusal {
+                    tokens: need.tokens,
+                    nano_usd: need.nano_usd,
+                    index,
+                    wait_ns,
+                    never,
+                    told: told(words),
+                };
+                Ok(Some(Bound::new(py, refusal)?.into_any().unbind()))
+            }
+            Admission::Full => Ok(None),
+        }
     }
 }
 
@@ -197,46 +361,45 @@ impl Spool {
         now_ns: Count,
         wall_ns: Count,
     ) -> PyResult<Option<Py<PyAny>>> {
-        let account = &account.account;
-        let clock = Clock::new(now_ns.0, wall_ns.0);
-        let demand = Demand {
-            requests: 1,
-            llm_requests: 1,
-            tokens: tokens.0,
-            nano_usd: nano_usd.0,
-            in_flight: 1,
-        };
         let texts = Texts {
             route,
             model,
             request_id,
         };
-        let told = |words| Told {
-            account: account.clone(),
-            words,
-            clock,
+        let need = Need {
+            tokens: tokens.0,
+            nano_usd: nano_usd.0,
+            ..Need::default()
         };
-        match self
-            .0
-            .admit(account, &texts, &demand, &clock)
-            .map_err(error_of)?
-        {
-            Admission::Open { slot, words } => self.entry(py, slot, Some(told(words))).map(Some),
-            Admission::Refused { index, wait, words } => {
-                let (wait_ns, never) = match wait {
-                    Wait::Ns(ns) => (ns, false),
-                    Wait::Never => (0, true),
-                };
-                let refusal = Refusal {
-                    index,
-                    wait_ns,
-                    never,
-                    told: told(words),
-                };
-                Ok(Some(Bound::new(py, refusal)?.into_any().unbind()))
-            }
-            Admission::Full => Ok(None),
-        }
+        let clock = Clock::new(now_ns.0, wall_ns.0);
+        self.admitted(py, &account.account, &texts, &need, clock)
+    }
+
+    /// `admit` with what the tariff says the request needs; of an account that limits neither tokens nor money, nothing.
+    #[expect(clippy::too_many_arguments)]
+    fn admit_by(
+        &self,
+        py: Python<'_>,
+        account: &Account,
+        tariff: &Tariff,
+        request_id: &[u8],
+        facts: &Peek,
+        body: &[u8],
+        tier: Option<u64>,
+        now_ns: Count,
+        wall_ns: Count,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let need = match account.bounded {
+            true => tariff.need(facts, body, tier),
+            false => Need::default(),
+        };
+        let texts = Texts {
+            route: &tariff.route,
+            model: &tariff.model,
+            request_id,
+        };
+        let clock = Clock::new(now_ns.0, wall_ns.0);
+        self.admitted(py, &account.account, &texts, &need, clock)
     }
 
     /// Opens a record that holds nothing; None if the ring is full.
@@ -258,7 +421,7 @@ impl Spool {
             .0
             .book(&account.account, &texts, &Clock::new(0, wall_ns))
         {
-            Some(slot) => self.entry(py, slot, None).map(Some),
+            Some(slot) => self.entry(py, slot, None, &Need::default()).map(Some),
             None => Ok(None),
         }
     }

@@ -72,8 +72,14 @@ impl Account {
             .map(|(limit, &word)| (limit, limit.rule.standing(word, clock)))
     }
 
-    /// What an answer's head says of the limits: see `Headlines::lines`.
-    pub fn header_lines(&self, words: &Words, told: Option<usize>, clock: &Clock) -> Vec<u8> {
-        self.headlines.lines(&self.limits, words, told, clock)
+    /// Appends what an answer's head says of the limits: see `Headlines::push`.
+    pub fn push_header_lines(
+        &self,
+        lines: &mut Vec<u8>,
+        words: &Words,
+        told: Option<usize>,
+        clock: &Clock,
+    ) {
+        self.headlines.push(lines, &self.limits, words, told, clock);
     }
 }

@@ -61,39 +61,39 @@ impl Headlines {
         }
     }
 
-    /// The five lines, each ended by CRLF; none without limits.
+    /// Appends the five lines, each ended by CRLF; none without limits.
     ///
     /// told: the limit to tell of, or None for the tightest: the one of which the least part is left.
-    pub fn lines(
+    pub fn push(
         &self,
+        lines: &mut Vec<u8>,
         limits: &[Limit],
         words: &Words,
         told: Option<usize>,
         clock: &Clock,
-    ) -> Vec<u8> {
+    ) {
         let Some((one, left, resets_in)) = self.pick(limits, words, told, clock) else {
-            return Vec::new();
+            return;
         };
         let left = decimal::Decimal::new(left);
         let reset = clock.wall.saturating_add(resets_in).div_ceil(SECOND_NS);
-        let mut lines = Vec::with_capacity(self.room);
+        lines.reserve(self.room);
         lines.extend_from_slice(&one.start);
         lines.extend_from_slice(left.as_bytes());
         lines.extend_from_slice(b"\r\nx-ratelimit-reset: ");
-        decimal::push(&mut lines, reset);
+        decimal::push(lines, reset);
         lines.extend_from_slice(b"\r\nratelimit-policy: ");
         let mut parts = self.policies.iter();
         lines.extend_from_slice(parts.next().map_or(b"", |part| part));
         for part in parts {
-            decimal::push(&mut lines, clock.length_s(Window::Month));
+            decimal::push(lines, clock.length_s(Window::Month));
             lines.extend_from_slice(part);
         }
         lines.extend_from_slice(&one.name);
         lines.extend_from_slice(left.as_bytes());
         lines.extend_from_slice(b";t=");
-        decimal::push(&mut lines, resets_in.div_ceil(SECOND_NS));
+        decimal::push(lines, resets_in.div_ceil(SECOND_NS));
         lines.extend_from_slice(b"\r\n");
-        lines
     }
 
     /// The limit to tell of, what is left of it, and in how many ns it resets.

@@ -32,6 +32,7 @@ pub use window::{Clock, Window, text};
 
 /// How a request ended.
 pub const OUTCOMES: [&str; 5] = ["answered", "refused", "failed", "cancelled", "lost"];
+pub const OUTCOME_ANSWERED: u8 = 0;
 /// Its owner died before it ended.
 pub const OUTCOME_LOST: u8 = 4;
 
