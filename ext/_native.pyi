@@ -8,6 +8,12 @@ from collections.abc import Sequence
 from typing import Any, Final, final
 
 __all__ = [
+    "BALANCE_LATENCY",
+    "BALANCE_LEAST_IN_FLIGHT",
+    "BALANCE_WEIGHTED",
+    "BREAKER_CLOSED",
+    "BREAKER_HALF_OPEN",
+    "BREAKER_OPEN",
     "BUILD_PROFILE",
     "COLUMNS",
     "DIALECT_CHAT",
@@ -39,6 +45,9 @@ __all__ = [
     "OUTCOME_REFUSED",
     "REPLY_COMPLETE",
     "REPLY_ERROR",
+    "TAKE_FULL",
+    "TAKE_NONE",
+    "TAKE_PROBE",
     "UNLIMITED",
     "WINDOW_BUCKET",
     "WINDOW_DAY",
@@ -47,6 +56,8 @@ __all__ = [
     "WINDOW_NONE",
     "Account",
     "Answer",
+    "BackendCell",
+    "Balancer",
     "Entry",
     "JsonError",
     "KeyHasher",
@@ -68,6 +79,8 @@ __all__ = [
     "State",
     "StateFull",
     "Tariff",
+    "TargetCell",
+    "Targets",
     "Usage",
     "UsageRemover",
     "access_line",
@@ -824,6 +837,166 @@ def share_values(
     has all other values of `chunk` rows, row behind row, each with its number at its end; rows that fill no chunk are
     left out. Raises ValueError for rows of different lengths.
     """
+
+# --- targets: what all processes know of the backends ------------------------------------------------
+# now_ns is the monotonic clock of the boot. Nothing here waits for anybody; random is 64 bits of chance.
+
+BALANCE_LEAST_IN_FLIGHT: Final = 0
+"""Least (in flight + 1) / weight, over all processes; by chance among equals."""
+BALANCE_WEIGHTED: Final = 1
+"""By chance, as often as the weights say."""
+BALANCE_LATENCY: Final = 2
+"""Of two by chance the lower latency * (in flight + 1) / weight; one that is idle and not measured before all."""
+
+TAKE_FULL: Final = -1
+"""Where it may go all places are taken, or others wait for them: wait in line."""
+TAKE_NONE: Final = -2
+"""There is nowhere it may go: all are avoided, drained, or open."""
+TAKE_PROBE: Final = 64
+"""Added to the index of a member that is taken as the probe of its breaker: index % TAKE_PROBE is the member."""
+
+BREAKER_CLOSED: Final = 0
+BREAKER_OPEN: Final = 1
+BREAKER_HALF_OPEN: Final = 2
+"""A probe may go, or is out."""
+
+@final
+class Targets:
+    """Who is busy, who waits and what is broken, of all backends and targets, for all processes of one state_dir.
+
+    Each process opens it after its fork, and has a slot of its own: what it held is taken away when it is no more.
+    """
+
+    def __new__(cls, path: str, boot_id: bytes, backends: int = 512, targets: int = 4096) -> Targets:
+        """Opens the file, or makes it with room for so many; "" = memory of its own, which no other process has.
+
+        One that is not ours, not whole, or of another boot is made anew. Its locks are files in a folder beside it,
+        `.slots` instead of `.shm`. Raises OSError, also when 256 processes have a slot.
+        """
+    @property
+    def slot(self) -> int: ...
+    def backend(self, id: int) -> BackendCell:
+        """The cell of a backend by its 64-bit id, made if there is none. Raises StateFull, OSError.
+
+        When all are in use or were, one that no process has any more, and that is not drained, is made new.
+        """
+    def target(self, id: int) -> TargetCell:
+        """The cell of a target by its 64-bit id, likewise."""
+    def sweep(self) -> int:
+        """Takes away what processes held that are no more: places, who waits, probes. Of how many. Raises OSError."""
+    def lead(self) -> bool:
+        """Tries to be, or to stay, the one process that leads (it checks health). Raises OSError."""
+    @property
+    def generation(self) -> int: ...
+    def bump(self) -> int:
+        """Raises generation by one, which says to all that something in the folder changed; the new one."""
+    @property
+    def waiting(self) -> int:
+        """Requests in line, of all processes."""
+    def join_line(self, key: int) -> int:
+        """A tag, at least 1, for a request of this key (64 bits of its id), which waits from now on. Lower goes first.
+
+        To keep the line within a bound: join, look at waiting, leave if it is too many.
+        """
+    def leave_line(self, tag: int) -> None:
+        """It was served or is gone: it waits no more."""
+    def served(self, tag: int) -> None:
+        """One with this tag got its place: who comes from now on has no lower one."""
+    def ahead(self, tag: int) -> int:
+        """About how many wait with lower tags in other processes; the own ones are not counted."""
+
+@final
+class BackendCell:
+    """A backend, as all processes see it."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def drained(self) -> bool:
+        """It gets no new requests."""
+    @drained.setter
+    def drained(self, drained: bool) -> None: ...
+    @property
+    def down(self) -> bool:
+        """Its health check failed: it is taken only where no other may be."""
+    @down.setter
+    def down(self, down: bool) -> None: ...
+    def wait(self, lowest_tag: int, count: int) -> None:
+        """Says to all how many of this process wait here, and their lowest tag; (0, 0) = nobody.
+
+        Others with higher tags, and newcomers, find no place here meanwhile: say it only where one could be taken.
+        """
+
+@final
+class TargetCell:
+    """A backend and the name a model has there, as all processes see it."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def latency_ns(self) -> int:
+        """The mean time to an answer's head, the last counting most (a quarter); 0 = not measured.
+
+        A failure doubles it, to at least 1 ms (1 s if it is the first that is known) and at most 60 s.
+        """
+    @property
+    def failures_in_row(self) -> int: ...
+    def breaker(self, now_ns: int) -> int:
+        """One of the BREAKER_ constants."""
+    def window(self, now_ns: int) -> tuple[int, int]:
+        """(requests, failures) of the window that ends now, within a tenth of it; while it is closed."""
+    def retry_in_ns(self, now_ns: int) -> int:
+        """While it is open: until a probe may go; else 0."""
+    def probe_early(self) -> bool:
+        """A check could connect: if it is open because nobody could, a probe may go at once. True if this did it."""
+    def reset(self) -> None:
+        """Closed, and nothing known, as at first."""
+
+@final
+class Balancer:
+    """The targets one request may go to, and which of them it takes."""
+
+    def __new__(
+        cls,
+        targets: Targets,
+        members: Sequence[tuple[BackendCell, TargetCell, int, int]],
+        balance: int,
+        breaker: tuple[int, float, int, int, int],
+    ) -> Balancer:
+        """members: at most 64 (backend, target, weight, max_in_flight); weight from 1 to 10**6, max_in_flight 0 = none.
+        breaker: (failures in a row, failure ratio, window_ns, min_requests in it, recovery_ns); 0 failures or ratio:
+        it does not open by that. Raises ValueError.
+        """
+    def take(self, now_ns: int, random: int, avoid: int = 0, tag: int = 0) -> int:
+        """The index of the member whose place is taken now, + TAKE_PROBE if as its probe, or TAKE_FULL or TAKE_NONE.
+
+        Give it as it is to answered, failed and release. avoid: a mask of members. tag: of one in line; 0 = none,
+        who finds no place where others wait. One that is down is taken only if no other may be.
+        """
+    def take_idle(self, now_ns: int, random: int, avoid: int) -> int:
+        """Likewise, but only one that is closed and not down and has nobody in flight or in line; else TAKE_NONE."""
+    def release(self, index: int) -> None:
+        """The place is free again. A probe that told nothing is given back: another may go."""
+    def answered(self, index: int, now_ns: int, latency_ns: int) -> bool:
+        """It answered, so long after it was sent. True: this closed its breaker.
+
+        While the breaker is not closed only its probe tells.
+        """
+    def failed(self, index: int, now_ns: int, connect: bool = False) -> bool:
+        """It failed; connect: no connection could be made. True: this opened its breaker (a probe: again)."""
+    def retry_in_ns(self, now_ns: int) -> int:
+        """Until the first member's breaker lets one through; 0 = one does. A probe that is out counts as 1 s."""
+    def full(self, now_ns: int, avoid: int = 0) -> int:
+        """A mask of the members whose place one may wait for: where to say so by BackendCell.wait."""
+    def view(self, now_ns: int) -> list[tuple[bool, str, int, int, int, int, int, int]]:
+        """Of each member: (usable, why not, in flight, waiting, BREAKER_, failures in row, retry_in_ns, latency_ns).
+
+        why: "" | "drained" | "open" | "half_open" (its probe is out) | "full" | "down".
+        """
 
 # --- log: the line of a request ------------------------------------------------------------------------
 

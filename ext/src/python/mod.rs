@@ -15,6 +15,7 @@ mod rows;
 mod shared;
 mod spool;
 mod tariff;
+mod targets;
 mod toml_spans;
 
 #[pymodule(gil_used = false)]
@@ -38,5 +39,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     shared::register(module)?;
     spool::register(module)?;
     tariff::register(module)?;
+    targets::register(module)?;
     toml_spans::register(module)
 }

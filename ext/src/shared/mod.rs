@@ -1,25 +1,36 @@
 //! Memory that all processes of a state_dir share: limits, budgets, what is in flight, and the spool of usage rows.
 //!
+//! `targets` is another such file: who is busy, who waits in `line`, whose `breaker` is open, and `balance` picks by it.
 //! `state` is one file of counters and `cells`; a `limit` is a `rule` on a cell. `spool` writes the `record`s of one
 //! `ring`, `rings` drains them all, `settle` ends them, also for owners that were killed. No lock is held by anyone
 //! while it may be stopped for long, and every lock ends with its holder. Times are arguments.
 
 mod account;
+mod balance;
+mod balance_pick;
+mod breaker;
+mod breaker_window;
 mod cells;
 mod file;
 mod headlines;
 mod limit;
+mod line;
 mod map;
 mod record;
 mod ring;
 mod rings;
 mod rule;
 mod settle;
+mod slots;
 mod spool;
 mod state;
+mod targets;
+mod targets_cells;
 mod window;
 
 pub use account::{Account, Names, Words};
+pub use balance::{Balance, Balancer, MAX_MEMBERS, Member, Take, View};
+pub use breaker::Rule as BreakerRule;
 pub use cells::{Error, key_of};
 pub use limit::{Demand, Limit, Measure, take_all};
 pub use record::Facts;
@@ -28,6 +39,8 @@ pub use rule::Wait;
 pub use settle::reconcile;
 pub use spool::{Admission, Spool, Texts};
 pub use state::{MAX_NOTE_BYTES, State};
+pub use targets::{FLAG_DOWN, FLAG_DRAINED, Targets};
+pub use targets_cells::{Cell, Kind};
 pub use window::{Clock, Window, text};
 
 /// How a request ended.

@@ -1,0 +1,298 @@
+//! The circuit breaker of a target, and how fast it answers, in words that all processes change.
+//!
+//! State, the probe's owner and the time of the last turn are one word, so nobody sees half of a turn, and of many
+//! who would turn it one does. While half open exactly one probe is out, until it tells or is given back.
+
+use std::sync::atomic::{AtomicU64, Ordering::*};
+
+use super::breaker_window::Parts;
+
+pub const CLOSED: u64 = 0;
+pub const OPEN: u64 = 1;
+pub const HALF_OPEN: u64 = 2;
+const STATE_BITS: u64 = 3;
+/// It opened because no connection could be made.
+const CONNECT: u64 = 4;
+const SLOT_SHIFT: u32 = 3;
+/// Open: from when a probe may go; half open: when the probe went, 0 = none is out. us of the monotonic clock, up.
+const TIME_SHIFT: u32 = 11;
+
+/// A probe that was let out somewhere may be about to tell: so long until one looks again.
+const PROBE_WAIT_NS: u64 = 1_000_000_000;
+/// What a target that was never measured counts as when it fails: failing must not look fast.
+const FIRST_FAILURE_NS: u64 = 1_000_000_000;
+const LEAST_FAILURE_NS: u64 = 1_000_000;
+const MOST_LATENCY_NS: u64 = 60_000_000_000;
+/// A measured latency counts half as much after so long without another, so nothing is avoided for ever.
+const LATENCY_HALVES_NS: u64 = 10_000_000_000;
+
+/// When a breaker opens and for how long. 0 failures, or a ratio of 0: not by that.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    pub failures: u64,
+    pub ratio: f64,
+    pub window_ns: u64,
+    pub min_requests: u64,
+    pub recovery_ns: u64,
+}
+
+/// What a breaker says to one who wants to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    Free,
+    /// Only as the probe.
+    Probe,
+    /// Not for so many ns.
+    Wait(u64),
+    /// A probe is out.
+    Probed,
+}
+
+/// So many words further on the window's parts stand.
+const PARTS_AT: usize = 4;
+
+/// A target's words.
+#[derive(Clone, Copy)]
+pub struct Breaker<'a> {
+    state: &'a AtomicU64,
+    row: &'a AtomicU64,
+    latency: &'a AtomicU64,
+    measured: &'a AtomicU64,
+    /// The window's length, ns, as it was last configured.
+    window: &'a AtomicU64,
+    parts: Parts<'a>,
+}
+
+impl<'a> Breaker<'a> {
+    #[inline]
+    pub fn of(words: &'a [AtomicU64]) -> Option<Self> {
+        let [
+            _,
+            state,
+            _,
+            _,
+            _,
+            _,
+            row,
+            latency,
+            measured,
+            window,
+            rest @ ..,
+        ] = words
+        else {
+            return None;
+        };
+        Some(Self {
+            state,
+            row,
+            latency,
+            measured,
+            window,
+            parts: Parts(rest.get(PARTS_AT..)?),
+        })
+    }
+
+    /// Whether a request may go there.
+    #[inline]
+    pub fn pass(&self, now: u64, rule: &Rule) -> Pass {
+        pass(self.state.load(SeqCst), now, rule)
+    }
+
+    /// Lets a probe of this slot out, if it may still go and nobody else's did.
+    pub fn probe(&self, now: u64, slot: usize, rule: &Rule) -> bool {
+        let word = self.state.load(SeqCst);
+        let owner = (slot as u64) << SLOT_SHIFT;
+        let out = HALF_OPEN | word & CONNECT | owner | micros(now).max(1) << TIME_SHIFT;
+        pass(word, now, rule) == Pass::Probe && self.turn(word, out)
+    }
+
+    /// The probe of this slot ended without telling anything: another may go.
+    pub fn give_back(&self, slot: usize) {
+        let word = self.state.load(SeqCst);
+        if state_of(word) == HALF_OPEN && slot_of(word) == slot && time_of(word) != 0 {
+            self.turn(word, HALF_OPEN | word & CONNECT);
+        }
+    }
+
+    /// The target answered, after so long. True: this closed it.
+    #[inline]
+    pub fn answered(&self, probe: bool, now: u64, latency: u64, rule: &Rule) -> bool {
+        self.measure(now, |old| match old {
+            0 => latency.clamp(1, MOST_LATENCY_NS),
+            _ => (old - old / 4 + latency.min(MOST_LATENCY_NS) / 4).max(1),
+        });
+        let word = self.state.load(SeqCst);
+        if state_of(word) == CLOSED {
+            if self.row.load(Relaxed) != 0 {
+                self.row.store(0, SeqCst);
+            }
+            self.parts.count(now, false, rule.window_ns);
+        }
+        if !probe || state_of(word) != HALF_OPEN {
+            return false;
+        }
+        // Before it closes: what failed then must not count among what fails now.
+        self.forget();
+        self.turn(word, CLOSED)
+    }
+
+    /// The target failed; `connect`: no connection could be made. True: this opened it.
+    pub fn failed(&self, probe: bool, now: u64, connect: bool, rule: &Rule) -> bool {
+        self.measure(now, |old| match old {
+            0 => FIRST_FAILURE_NS,
+            _ => old
+                .saturating_mul(2)
+                .clamp(LEAST_FAILURE_NS, MOST_LATENCY_NS),
+        });
+        let row = self.row.fetch_add(1, SeqCst) + 1;
+        let word = self.state.load(SeqCst);
+        let opens = match state_of(word) {
+            CLOSED => {
+                self.parts.count(now, true, rule.window_ns);
+                rule.failures > 0 && row >= rule.failures || self.is_failing(now, rule)
+            }
+            HALF_OPEN => probe,
+            _ => false,
+        };
+        let cause = if connect { CONNECT } else { 0 };
+        let until = micros(now.saturating_add(rule.recovery_ns));
+        opens && self.turn(word, OPEN | cause | until << TIME_SHIFT)
+    }
+
+    /// Whether too many of the window's requests failed.
+    fn is_failing(&self, now: u64, rule: &Rule) -> bool {
+        let (requests, failures) = self.parts.sum(now, rule.window_ns);
+        let most = rule.ratio * requests as f64;
+        rule.ratio > 0.0 && requests >= rule.min_requests && failures as f64 >= most
+    }
+
+    /// A check could connect: if it is open because nobody could, a probe may go at once. Whether it is.
+    pub fn probe_early(&self) -> bool {
+        let word = self.state.load(SeqCst);
+        state_of(word) == OPEN && word & CONNECT != 0 && self.turn(word, HALF_OPEN | CONNECT)
+    }
+
+    /// Closed, and nothing known, as at first.
+    pub fn reset(&self) {
+        self.forget();
+        self.latency.store(0, SeqCst);
+        self.state.store(CLOSED, SeqCst);
+    }
+
+    fn forget(&self) {
+        self.row.store(0, SeqCst);
+        self.parts.clear();
+    }
+
+    fn turn(&self, from: u64, to: u64) -> bool {
+        let turned = self.state.compare_exchange(from, to, SeqCst, SeqCst);
+        turned.is_ok()
+    }
+
+    /// CLOSED, OPEN, or HALF_OPEN: a probe may go or is out.
+    pub fn state(&self, now: u64) -> u64 {
+        let word = self.state.load(SeqCst);
+        match state_of(word) {
+            OPEN if open_for(word, now) == 0 => HALF_OPEN,
+            state => state,
+        }
+    }
+
+    /// While it is open: until a probe may go. ns.
+    pub fn retry_in(&self, now: u64) -> u64 {
+        let word = self.state.load(SeqCst);
+        if state_of(word) == OPEN {
+            open_for(word, now)
+        } else {
+            0
+        }
+    }
+
+    pub fn failures_in_row(&self) -> u64 {
+        self.row.load(SeqCst)
+    }
+
+    /// Says how long the window is, for those who look at it.
+    pub fn set_window(&self, window_ns: u64) {
+        self.window.store(window_ns, Release);
+    }
+
+    /// Requests, and failures among them, of the window that ends now.
+    pub fn window(&self, now: u64) -> (u64, u64) {
+        self.parts.sum(now, self.window.load(Acquire))
+    }
+
+    /// The mean time to an answer's head, ns; 0 = not measured.
+    pub fn latency(&self) -> u64 {
+        self.latency.load(Relaxed)
+    }
+
+    /// The same, believed less the older it is.
+    #[inline]
+    pub fn fresh_latency(&self, now: u64) -> u64 {
+        let latency = self.latency();
+        let age = now.saturating_sub(self.measured.load(Relaxed));
+        let halved = latency >> (age / LATENCY_HALVES_NS).min(63);
+        halved.max(latency.min(1))
+    }
+
+    #[inline]
+    fn measure(&self, now: u64, next: impl Fn(u64) -> u64) {
+        // Two at once may lose one of both measurements: it is a mean.
+        self.latency.store(next(self.latency()), Relaxed);
+        self.measured.store(now, Relaxed);
+    }
+}
+
+impl Pass {
+    /// ns until a request may go.
+    pub fn wait(self) -> u64 {
+        match self {
+            Pass::Free | Pass::Probe => 0,
+            Pass::Wait(ns) => ns,
+            Pass::Probed => PROBE_WAIT_NS,
+        }
+    }
+}
+
+#[inline]
+fn pass(word: u64, now: u64, rule: &Rule) -> Pass {
+    match state_of(word) {
+        CLOSED => Pass::Free,
+        OPEN => match open_for(word, now) {
+            0 => Pass::Probe,
+            ns => Pass::Wait(ns),
+        },
+        // A probe that told nothing for so long is lost.
+        _ if time_of(word) == 0
+            || now >= nanos(word).saturating_add(rule.recovery_ns.saturating_mul(2)) =>
+        {
+            Pass::Probe
+        }
+        _ => Pass::Probed,
+    }
+}
+
+fn open_for(word: u64, now: u64) -> u64 {
+    nanos(word).saturating_sub(now)
+}
+
+fn state_of(word: u64) -> u64 {
+    word & STATE_BITS
+}
+
+fn slot_of(word: u64) -> usize {
+    usize::from((word >> SLOT_SHIFT) as u8)
+}
+
+fn time_of(word: u64) -> u64 {
+    word >> TIME_SHIFT
+}
+
+fn nanos(word: u64) -> u64 {
+    time_of(word) * 1000
+}
+
+fn micros(ns: u64) -> u64 {
+    ns.div_ceil(1000) & (u64::MAX >> TIME_SHIFT)
+}
