@@ -5,6 +5,7 @@ the rules that go across fields: config_check.py.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct
@@ -17,11 +18,16 @@ from penstock.core.secret import Secret
 YEAR_S = 31_536_000
 Seconds = Annotated[float, Meta(ge=0, le=YEAR_S)]
 """A duration; the bound keeps infinity and slips of the unit out. 0 has a meaning of its own everywhere."""
+SomeSeconds = Annotated[float, Meta(ge=0.01, le=86_400)]
+"""A duration that cannot be 0."""
+Milliseconds = Annotated[float, Meta(ge=0, le=3_600_000)]
 Bytes = Annotated[int, Meta(ge=1, le=1 << 50)]
 FilePath = Annotated[str, Meta(min_length=1)]
 """Relative to the configuration file's folder, or absolute."""
 BackendName = Annotated[str, Meta(min_length=1, extra={"refers_to": "backends"})]
 """Must be the NAME of a [backends.NAME]."""
+ModelName = Annotated[str, Meta(min_length=1, extra={"refers_to": "models"})]
+"""Must be the NAME of a [models.NAME]."""
 TierName = Annotated[str, Meta(extra={"refers_to": "tiers"})]
 """Must be the NAME of a [tiers.NAME], or "" for none."""
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -35,6 +41,19 @@ Usd = Annotated[float, Meta(ge=0, le=250_000)]
 """US dollars in a window. 0 = nothing that costs."""
 UsdPrice = Annotated[float, Meta(ge=0, le=1_000_000)]
 """US dollars for a unit of something. 0 = free of charge, which is a price too."""
+Weight = Annotated[int, Meta(ge=1, le=1000)]
+"""How much more of the requests it gets than one of weight 1."""
+Balance = Literal["least_in_flight", "weighted", "latency"]
+"""How one of several targets is chosen."""
+RequestPath = Annotated[
+    str, Meta(pattern=r"^(/[!-~]*)?\Z", description='a path without spaces, such as "/health", or "" for the usual one')
+]
+Time = Annotated[datetime, Meta(tz=True, description="a time with its offset, such as 2026-11-21T12:00:00Z")]
+FaultName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z", description="1 to 64 letters, digits, dots, hyphens and underscores")
+]
+"""It goes into a header."""
+FaultKind = Literal["latency", "error_status", "connection_reset", "cut_stream", "slow_tokens", "bad_body"]
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -222,6 +241,17 @@ class Pool(Section, frozen=True):
     """How long an idle connection is kept. 0 = none is used twice."""
 
 
+class Health(Section, frozen=True):
+    """[backends.NAME.health]: asking a backend whether it is there, by a GET that costs no token."""
+
+    path: RequestPath = ""
+    """On the backend's host, as written. "" = its list of models: /api/tags for kind ollama, else {url}/models."""
+    interval_s: Seconds = 10
+    """From one check to the next; one worker checks for all. 0 = it is never asked."""
+    timeout_s: SomeSeconds = 5
+    """The longest time for one check."""
+
+
 class Backend(Section, frozen=True):
     """[backends.NAME]: a server we call."""
 
@@ -235,6 +265,13 @@ class Backend(Section, frozen=True):
     """PEM; certificate authorities trusted beside the system's. "" = only the system's."""
     timeout: Timeout = Timeout()
     pool: Pool = Pool()
+    health: Health = Health()
+    weight: Weight = 1
+    """Its share of a model's requests, beside that of the other targets."""
+    max_in_flight: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Requests it works on at one time, over all workers; more wait in line ([queue]). 0 = no limit."""
+    heartbeat_s: Seconds = 0
+    """While it is silent, streams (SSE) get a comment line this often. 0 = none."""
     discover: bool = False
     """The models it reports are ours too."""
     usd_per_gpu_hour: UsdPrice | None = None
@@ -253,6 +290,8 @@ class Target(Section, frozen=True):
     backend: BackendName
     model: str = ""
     """"" = the model's public name."""
+    weight: Weight | None = None
+    """Its share of the model's requests. Absent = the backend's weight."""
 
 
 class ModelPrice(Section, frozen=True):
@@ -275,13 +314,99 @@ class Model(Section, frozen=True):
     """[models.NAME]: a public name and who serves it."""
 
     targets: Annotated[tuple[Target, ...], Meta(min_length=1)]
-    """In order of preference; a string is the backend's name."""
+    """Those that share the requests; a string is the backend's name."""
+    balance: Balance = "least_in_flight"
+    """Which target a request goes to: the one with the least at work, one by weight, or the quicker of two."""
+    fallback: tuple[ModelName, ...] = ()
+    """Models to answer with, in this order, when no target of this one can. Their own fallbacks are not followed."""
     price: ModelPrice | None = None
     """Absent = the backend's price by time, else that of the shipped price table."""
     max_output_tokens: Tokens | None = None
     """The longest answer it gives. Absent = what the price table says, else 4,096."""
     context_tokens: Tokens | None = None
     """Its whole context. Absent = what the price table says, else unknown."""
+
+
+class Breaker(Section, frozen=True):
+    """[breaker]: when a target that fails gets no more requests, and for how long."""
+
+    failures: Annotated[int, Meta(ge=1, le=1_000_000)] = 5
+    """It opens at so many failures in a row."""
+    failure_ratio: Annotated[float, Meta(ge=0.01, le=1)] = 0.5
+    """Or when this share of the window's requests failed."""
+    window_s: SomeSeconds = 30
+    """How far back the window reaches."""
+    min_requests: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
+    """Requests in the window below which the share says nothing."""
+    recovery_s: SomeSeconds = 60
+    """How long it stays open; then one request at a time tries whether the target works again."""
+
+
+class Retry(Section, frozen=True):
+    """[retry]: trying again, before the first byte of an answer has gone to the client."""
+
+    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    """Tries at all targets together. 1 = nothing is tried again."""
+    backoff_ms: Milliseconds = 100
+    """When every target was tried: a random wait of up to this, then up to twice this, and so on. 0 = at once."""
+
+
+class Queue(Section, frozen=True):
+    """[queue]: the line in front of backends that have max_in_flight requests."""
+
+    max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
+    """Requests that wait, over all workers. 0 = none waits: a full backend is 503 at once."""
+    max_wait_s: Seconds = 60
+    """How long one waits before it is 503. 0 = no limit."""
+
+
+class Hedge(Section, frozen=True):
+    """[hedge]: a second attempt on an idle target when the first is slow; the later answer is dropped."""
+
+    max_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
+    """Of all requests, those that may get a second attempt. 0 = none."""
+
+
+class ChaosFault(Section, frozen=True):
+    """[[chaos.faults]]: something that goes wrong on purpose."""
+
+    name: FaultName
+    """Told in logs and in X-Penstock-Chaos."""
+    kind: FaultKind
+    backend: Annotated[str, Meta(extra={"refers_to": "backends"})] = ""
+    """Attempts at this backend. "" = at any."""
+    model: Annotated[str, Meta(max_length=200)] = ""
+    """Requests for this public name. "" = for any."""
+    share: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """Of these attempts, the ones it hits."""
+    start: Time | None = None
+    """From then on. Absent = from now."""
+    end: Time | None = None
+    """Until then. Absent = until it is taken away."""
+    latency_ms: Milliseconds = 0
+    """Of kind latency: the wait before an attempt."""
+    status: Annotated[int, Meta(ge=400, le=599)] = 503
+    """Of kind error_status: the answer instead of the backend's."""
+    after_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+    """Of kinds cut_stream and bad_body: how much of the answer's body is left as it is."""
+    gap_ms: Milliseconds = 0
+    """Of kind slow_tokens: the wait before each piece of the answer."""
+
+    def is_active(self, now: datetime) -> bool:
+        """Whether `now` (with an offset) lies between start and end."""
+        return (self.start is None or self.start <= now) and (self.end is None or now < self.end)
+
+    def meets(self, backend: str, model: str | None) -> bool:
+        """Whether an attempt at this backend for this public name is one it may hit."""
+        return self.backend in ("", backend) and self.model in ("", model)
+
+
+class Chaos(Section, frozen=True):
+    """[chaos]: faults made on purpose, to see what happens. Nothing of it is ever on without `enabled`."""
+
+    enabled: bool = False
+    """Faults may happen, and the admin calls for them exist."""
+    faults: tuple[ChaosFault, ...] = ()
 
 
 class Store(Section, frozen=True):
@@ -332,6 +457,11 @@ class Config(Section, frozen=True):
     limits: Limits = Limits()
     backends: Mapping[str, Backend] = {}
     models: Mapping[str, Model] = {}
+    breaker: Breaker = Breaker()
+    retry: Retry = Retry()
+    queue: Queue = Queue()
+    hedge: Hedge = Hedge()
+    chaos: Chaos = Chaos()
     store: Store = Store()
     alerts: Alerts = Alerts()
     log: Log = Log()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from penstock.core.address import Address
 from penstock.core.config import Backend
 from penstock.core.config_check_access import WHO_MAY_CALL
+from penstock.core.config_check_backends import TARGETS_AND_FAULTS
 from penstock.core.config_check_limits import MONEY_AND_LIMITS
 from penstock.core.config_places import Path, Places, Reading, label
 from penstock.core.config_problem import Problem
@@ -18,6 +19,7 @@ def check(reading: Reading) -> Iterator[Problem]:
         _default_backend_for_unknown,
         _open_listener,
         _nothing_twice,
+        *TARGETS_AND_FAULTS,
         *MONEY_AND_LIMITS,
         *WHO_MAY_CALL,
     ):
@@ -102,6 +104,7 @@ def _nothing_twice(reading: Reading) -> Iterator[Problem]:
     for name, model in config.models.items():
         spoken = [f"{target.backend}: {target.model}" if target.model else target.backend for target in model.targets]
         yield from _repeated(reading, ("models", name, "targets"), spoken)
+        yield from _repeated(reading, ("models", name, "fallback"), model.fallback)
 
 
 def _repeated(reading: Reading, path: Path, values: Iterable[str]) -> Iterator[Problem]:

@@ -71,6 +71,8 @@ def expected(kind: Any, raw: Any = None) -> str:
         return _one_of(get_args(kind), raw) + _hint(meta)
     if get_origin(kind) in (tuple, Mapping):
         return "an array" if get_origin(kind) is tuple else "a table"
+    if meta.description:
+        return meta.description
     if not _fits(kind, raw):
         return f"{dict(_WORDS)[kind]}, not {word_for(raw)}"
     if meta.min_length and not raw:

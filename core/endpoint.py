@@ -35,6 +35,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     unit: what its answers are paid by; input = by the request's tokens alone.
     ip_class: which limit per address it counts for.
     tells_of_keys: its answer says whether a key is good, so it counts for the limit of addresses without one.
+    repeatable: it only computes, whatever the method: a request that failed may be sent again.
     """
 
     route: str
@@ -49,6 +50,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     unit: Unit = "tokens"
     ip_class: IpClass = "general"
     tells_of_keys: bool = False
+    repeatable: bool = False
 
 
 GET = frozenset({"GET", "HEAD"})
@@ -65,6 +67,7 @@ def _model(route: str, dialect: int, *, ip_class: IpClass = "chat") -> Endpoint:
         counted=True,
         unit="input" if ip_class == "search" else "tokens",
         ip_class=ip_class,
+        repeatable=True,
     )
 
 
@@ -77,7 +80,15 @@ def _ollama(route: str, methods: frozenset[str] = POST) -> Endpoint:
 
 
 def _ollama_model(route: str, *, dialect: int | None = None, ip_class: IpClass = "chat") -> Endpoint:
-    return Endpoint(route=route, methods=POST, shape=Shape.OLLAMA, dialect=dialect, counted=True, ip_class=ip_class)
+    return Endpoint(
+        route=route,
+        methods=POST,
+        shape=Shape.OLLAMA,
+        dialect=dialect,
+        counted=True,
+        ip_class=ip_class,
+        repeatable=True,
+    )
 
 
 EXACT: dict[bytes, Endpoint] = {
@@ -88,9 +99,16 @@ EXACT: dict[bytes, Endpoint] = {
         _model("/v1/embeddings", DIALECT_CHAT, ip_class="search"),
         _model("/v1/responses", DIALECT_RESPONSES),
         Endpoint(
-            route="/v1/messages", methods=POST, json_only=True, dialect=DIALECT_MESSAGES, counted=True, ip_class="chat"
+            route="/v1/messages",
+            methods=POST,
+            json_only=True,
+            dialect=DIALECT_MESSAGES,
+            counted=True,
+            ip_class="chat",
+            repeatable=True,
         ),
-        Endpoint(route="/v1/rerank", methods=POST, counted=True, unit="input", ip_class="search"),
+        Endpoint(route="/v1/rerank", methods=POST, counted=True, unit="input", ip_class="search", repeatable=True),
+        Endpoint(route="/v1/moderations", methods=POST, counted=True, unit="input", repeatable=True),
         _own("/v1/models", "models"),
         _own("/health", "health", access="open"),
         _own("/health/live", "live", access="open"),
@@ -129,8 +147,8 @@ STORING = (b"/v1/files", b"/v1/uploads", b"/v1/vector_stores")
 
 PREFIXES: tuple[tuple[bytes, Endpoint], ...] = (
     (b"/v1/models/", Endpoint(route="/v1/models/{id}", methods=GET, own="model")),
-    (b"/v1/images/", Endpoint(route="/v1/images/*", counted=True, unit="images")),
-    (b"/v1/audio/", Endpoint(route="/v1/audio/*", counted=True, unit="audio")),
+    (b"/v1/images/", Endpoint(route="/v1/images/*", counted=True, unit="images", repeatable=True)),
+    (b"/v1/audio/", Endpoint(route="/v1/audio/*", counted=True, unit="audio", repeatable=True)),
     (b"/v1/", PASSED),
     (b"/api/blobs/", _ollama("/api/blobs/*", frozenset({"HEAD", "POST"}))),
 )

@@ -4,10 +4,12 @@ An error names its *fault* (whose it is) by class, so logs, metrics and the `X-P
 disagree. Backend errors also carry the *phase* they happened in, which is what `core.retry` decides by.
 """
 
+from math import ceil
 from typing import Any, ClassVar, Literal
 
 Fault = Literal["caller", "policy", "backend", "penstock", "capacity"]
-Phase = Literal["connect", "send", "first_byte", "body"]
+Phase = Literal["connect", "send", "first_byte", "status", "body"]
+"""How far an attempt had come; status = an answer came, and it says that the backend failed."""
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -20,7 +22,7 @@ class PenstockError(Exception):
     headers: further lines for the answer (Allow).
     """
 
-    status: ClassVar[int]
+    status: int
     code: ClassVar[str]
     type: ClassVar[str] = "invalid_request_error"
     fault: ClassVar[Fault]
@@ -252,6 +254,20 @@ class BackendTimeout(BackendError):
     code = "backend_timeout"
 
 
+class BackendStatus(BackendError):
+    """A whole answer that says the backend failed (5xx) or has no room (429): elsewhere the request may work.
+
+    status: as the backend sent it. retry_after_s: what its Retry-After says.
+    """
+
+    code = "backend_status"
+
+    def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
+        super().__init__(message, phase="status")
+        self.status = status
+        self.retry_after_s = None if retry_after_s is None else ceil(retry_after_s)
+
+
 # --- room ------------------------------------------------------------------------------------------
 
 
@@ -266,6 +282,20 @@ class NoHealthyTarget(CapacityError):
 
     status = 503
     code = "no_healthy_target"
+
+
+class TargetsOpen(NoHealthyTarget):
+    """The breakers of all targets are open; retry_after_s: until the first of them is tried again."""
+
+
+class QueueFull(CapacityError):
+    """Every target is full, and the line in front of them too, or the wait in it was over.
+
+    retry_after_s: when there may be room. headers: the place and the estimate (x-penstock-queue).
+    """
+
+    status = 503
+    code = "queue_full"
 
 
 class Draining(CapacityError):

@@ -1,17 +1,22 @@
 """Plans: everything about a request that depends only on (endpoint, model), decided once and executed often."""
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from penstock.core.bill import Bill, make_bill, quote
+from penstock.core.config import Balance
 from penstock.core.cost import Price
-from penstock.core.endpoint import EXACT, Endpoint
+from penstock.core.endpoint import EXACT, Endpoint, Shape
 from penstock.core.estimate import Kind
 from penstock.core.prices import Terms
-from penstock.core.route import Target
+from penstock.core.route import Route, RouteGroup, Target
 from penstock.ext import DIALECT_CHAT, DIALECT_MESSAGES, DIALECT_OLLAMA, DIALECT_RESPONSES, Quote, Tariff
+
+if TYPE_CHECKING:
+    from penstock.ext import Balancer
 
 # The field that caps the tokens of an answer. OpenAI's newest models refuse max_tokens, older servers know only that.
 CAP_NAMES = {
@@ -41,6 +46,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     v1, api: path prefixes our /v1 and /api go to there.
     lines: header lines of ours, each ended by CRLF: Host and the backend's credential.
     label: its name as usage rows have it.
+    heartbeat_s: how often a stream hears of us while the backend is silent; 0 = never.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     api: bytes
     lines: bytes
     timeouts: Timeouts
+    heartbeat_s: float = 0
 
     def path(self, path: bytes) -> bytes:
         """The path a request has on this backend: /v1/X -> {url}/X, /api/X -> {url}/api/X."""
@@ -68,6 +75,7 @@ class PlannedTarget(msgspec.Struct, frozen=True):
     rename, rename_json: its name for the model where that differs, as text and as a JSON string.
     terms: what the model costs there; quote: its tokens, None = they are not all that is paid for.
     cap_name: how its requests cap an answer; b"" = they cannot.
+    model: the model's name there; "" where the request names none, or nobody knows it.
     """
 
     upstream: Upstream
@@ -77,13 +85,23 @@ class PlannedTarget(msgspec.Struct, frozen=True):
     terms: Terms = Terms()
     quote: Quote | None = None
     cap_name: bytes = b""
+    model: str = ""
+
+
+class Group(msgspec.Struct, frozen=True):
+    """Targets that share the requests for one model. balancer: chooses among them; its members are in their order."""
+
+    balancer: "Balancer"
+    targets: tuple[PlannedTarget, ...]
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The decision for one (endpoint, model): targets in the order to try them.
+    """The decision for one (endpoint, model): groups of targets in the order to try them.
 
-    bill: what a request can cost. route, label: the endpoint and the model as usage rows name them. tariff: the same,
-    compiled; None where more than the body's own tokens has to be reckoned with.
+    targets: those of all groups. bill: what a request can cost, whichever of them answers.
+    route, label: the endpoint and the model as usage rows name them.
+    heartbeat_s: how often a stream hears of us while nothing comes: the shortest of its backends; 0 = never.
+    tariff: route, label and bill, compiled; None where more than the body's own tokens has to be reckoned with.
     """
 
     endpoint: Endpoint
@@ -92,10 +110,12 @@ class Plan(msgspec.Struct, frozen=True):
     bill: Bill
     route: bytes
     label: bytes
-    tariff: Tariff | None
+    groups: tuple[Group, ...] = ()
+    heartbeat_s: float = 0
+    tariff: Tariff | None = None
 
 
-def upstream(name: str, kind: Kind, url: str, secret: bytes, timeouts: Timeouts) -> Upstream:
+def upstream(name: str, kind: Kind, url: str, secret: bytes, timeouts: Timeouts, heartbeat_s: float = 0) -> Upstream:
     """The shared part of a backend's requests, from its configuration.
 
     An openai URL is the API base as SDKs call it (it ends in /v1 as a rule); the others are the server's root.
@@ -114,11 +134,14 @@ def upstream(name: str, kind: Kind, url: str, secret: bytes, timeouts: Timeouts)
         api=base,
         lines=lines,
         timeouts=timeouts,
+        heartbeat_s=heartbeat_s,
     )
 
 
 TermsOf = Callable[[str | None, Target], Terms]
 """What a model (by its public name) costs at a target."""
+BalancerOf = Callable[[tuple[Target, ...], Balance], "Balancer"]
+"""What chooses among targets, its members in their order."""
 
 
 def no_terms(model: str | None, target: Target) -> Terms:
@@ -126,21 +149,44 @@ def no_terms(model: str | None, target: Target) -> Terms:
     return Terms()
 
 
+def no_balancer(targets: tuple[Target, ...], balance: Balance) -> Any:
+    """Of plans that are looked at and not run."""
+
+
 def make_plan(
     endpoint: Endpoint,
     model: str | None,
-    targets: tuple[Target, ...],
+    route: Route,
     upstreams: Mapping[str, Upstream],
     terms_of: TermsOf = no_terms,
+    balancer_of: BalancerOf = no_balancer,
 ) -> Plan:
-    """Bind targets to their backends and work out what must be rewritten for each, and what it costs."""
-    bound = tuple(
-        _planned(endpoint, upstreams[target.backend], model, target.model, terms_of(model, target))
-        for target in targets
+    """Bind a route's targets to their backends and work out what must be rewritten for each, and what it costs."""
+    native = endpoint.shape is Shape.OLLAMA
+    groups = tuple(
+        Group(
+            balancer_of(group.targets, group.balance),
+            tuple(
+                _planned(endpoint, upstreams, model, group.model or model, target, terms_of) for target in group.targets
+            ),
+        )
+        for group in (_native_only(route, upstreams) if native else route.groups)
     )
+    bound = tuple(target for group in groups for target in group.targets)
     bill = make_bill(endpoint, ((each.terms, each.upstream.kind, each.upstream.timeouts.total_s) for each in bound))
-    route, label = endpoint.route.encode(), (model or "").encode()
-    return Plan(endpoint, model, bound, bill, route, label, _tariff(endpoint, bill, route, label))
+    heartbeats = [each.upstream.heartbeat_s for each in bound if each.upstream.heartbeat_s and not native]
+    route_name, label = endpoint.route.encode(), (model or "").encode()
+    return Plan(
+        endpoint,
+        model,
+        bound,
+        bill,
+        route_name,
+        label,
+        groups,
+        min(heartbeats, default=0),
+        _tariff(endpoint, bill, route_name, label),
+    )
 
 
 def _tariff(endpoint: Endpoint, bill: Bill, route: bytes, label: bytes) -> Tariff | None:
@@ -150,9 +196,28 @@ def _tariff(endpoint: Endpoint, bill: Bill, route: bytes, label: bytes) -> Tarif
     return Tariff(route, label, bill.quote, endpoint.dialect == DIALECT_CHAT)
 
 
+def _native_only(route: Route, upstreams: Mapping[str, Upstream]) -> tuple[RouteGroup, ...]:
+    """The groups without targets that have no native API, unless none has: then its refusal is the answer."""
+    kept = tuple(
+        msgspec.structs.replace(group, targets=targets)
+        for group in route.groups
+        if (targets := tuple(each for each in group.targets if upstreams[each.backend].kind == "ollama"))
+    )
+    return kept or route.groups
+
+
 def _planned(
-    endpoint: Endpoint, upstream: Upstream, model: str | None, name: str | None, terms: Terms
+    endpoint: Endpoint,
+    upstreams: Mapping[str, Upstream],
+    model: str | None,
+    public: str | None,
+    target: Target,
+    terms_of: TermsOf,
 ) -> PlannedTarget:
+    """model: the name in the request; public: the one whose target this is, another for a fallback."""
+    upstream = upstreams[target.backend]
+    terms = terms_of(public, target)
+    name = target.model
     start = b""
     if len(endpoint.methods) == 1 and (path := endpoint.route.encode()) in EXACT:
         (method,) = endpoint.methods
@@ -166,6 +231,7 @@ def _planned(
         terms,
         quote(terms.price or Price(), endpoint),
         _cap_name(endpoint, upstream),
+        name or "",
     )
 
 

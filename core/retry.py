@@ -24,6 +24,7 @@ TABLE: dict[tuple[Phase, bool], Decision] = {
     ("send", False): Decision.GIVE_UP,
     ("first_byte", True): Decision.NEW_CONNECTION,
     ("first_byte", False): Decision.GIVE_UP,
+    ("status", False): Decision.GIVE_UP,
     ("body", False): Decision.GIVE_UP,
 }
 

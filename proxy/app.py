@@ -145,7 +145,7 @@ class App:
         """Decide where this endpoint and model go; the decision is kept until discovery says something new."""
         native = endpoint.shape is Shape.OLLAMA
         if model is None:
-            targets = self.routes.of_no_model(native=native, required=endpoint.model_required)
+            route = self.routes.of_no_model(native=native, required=endpoint.model_required)
         else:
             found = self.routes.of_model(model, self.discovery.by_name)
             if found is None:
@@ -153,10 +153,10 @@ class App:
                 found = self.routes.of_model(model, self.discovery.by_name)
             if found is None:
                 raise unknown_model(model, [*self.routes.models, *self.discovery.by_name])
-            targets = found
+            route = found
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
-        plan = make_plan(endpoint, model, targets, self.upstreams, self._terms_of)
+        plan = make_plan(endpoint, model, route, self.upstreams, self._terms_of)
         self._plans[endpoint.route, model] = plan
         return plan
 

@@ -17,7 +17,7 @@ FETCH_S = 5.0
 
 
 class Discovery:
-    """backends: those whose models are ours too, in the file's order; the first to report a name serves it."""
+    """backends: those whose models are ours too, in the file's order."""
 
     def __init__(
         self,
@@ -34,7 +34,8 @@ class Discovery:
         self._failing: dict[str, str] = {}
         self._asked = float("-inf")
         self._refresh: asyncio.Task[None] | None = None
-        self.by_name: dict[str, str] = {}
+        self.by_name: dict[str, tuple[str, ...]] = {}
+        """Every backend that reports a name, in the file's order."""
         self.on_change: Callable[[], None] = lambda: None
 
     @property
@@ -82,10 +83,10 @@ class Discovery:
                 self._log.event("warning", "a backend does not tell its models", backend=backend, error=error.message)
 
     def _index(self) -> None:
-        names: dict[str, str] = {}
+        names: dict[str, tuple[str, ...]] = {}
         for backend in self._backends:
-            for model in self._reports.get(backend, ()):
-                names.setdefault(model["id"], backend)
+            for name in {model["id"]: None for model in self._reports.get(backend, ())}:
+                names[name] = (*names.get(name, ()), backend)
         # Ollama's clients leave the tag out where it is "latest".
         for name in [name for name in names if name.endswith(":latest")]:
             names.setdefault(name.removesuffix(":latest"), names[name])

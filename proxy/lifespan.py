@@ -58,7 +58,12 @@ async def start(settings: Settings) -> Running:
             demos.append(await demo.start(host="127.0.0.1", port=0, options=demo.DemoOptions()))
             url = Url.parse(f"http://127.0.0.1:{demos[-1].port}/v1")
         upstreams[name] = upstream(
-            name, backend.kind, str(url), settings.secrets.get(name, b""), timeouts(backend.timeout)
+            name,
+            backend.kind,
+            str(url),
+            settings.secrets.get(name, b""),
+            timeouts(backend.timeout),
+            backend.heartbeat_s,
         )
         pools[name] = pool(name, backend, url)
     discovered = tuple(name for name, b in config.backends.items() if b.discover or b.kind == "demo")
@@ -66,7 +71,7 @@ async def start(settings: Settings) -> Running:
     shared = open_shared(settings, now_ns=time.monotonic_ns, wall_ns=clock.read) if keeps_state(config) else None
     app = App(
         config,
-        routes=routes(config),
+        routes=Routes.of(config),
         origins=origin_rules(config),
         entrance=entrance(config, shared, clock),
         shared=shared,
@@ -174,18 +179,6 @@ def terms_of(config: Config, table: PriceTable) -> TermsOf:
         return terms(config.models.get(model or ""), config.backends[target.backend], name, table)
 
     return of
-
-
-def routes(config: Config) -> Routes:
-    return Routes(
-        models={
-            name: tuple(Target(t.backend, t.model or None) for t in model.targets)
-            for name, model in config.models.items()
-        },
-        ollama=tuple(name for name, backend in config.backends.items() if backend.kind == "ollama"),
-        default_backend=config.server.default_backend,
-        send_unknown=config.server.unknown_models == "default_backend",
-    )
 
 
 def origin_rules(config: Config) -> OriginRules:

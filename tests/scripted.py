@@ -14,7 +14,7 @@ import uvloop
 
 from penstock.core.endpoint import match
 from penstock.core.plan import Plan, PlannedTarget, Timeouts, make_plan, upstream
-from penstock.core.route import Target
+from penstock.core.route import Route, Target
 from penstock.ext import ResponseHead
 from penstock.proxy.exchange import Exchange
 from penstock.proxy.upstream.connection import Connection
@@ -253,8 +253,8 @@ def exchange(
 
 def target(port: int, *, name: str = "b", timeouts: Timeouts = NO_LIMITS, rename: str | None = None) -> PlannedTarget:
     shared = upstream(name, "openai", f"http://127.0.0.1:{port}/v1", b"", timeouts)
-    return make_plan(CHAT, "m", (Target(name, rename),), {name: shared}).targets[0]
+    return make_plan(CHAT, "m", Route.to(Target(name, rename)), {name: shared}).targets[0]
 
 
 def plan_to(*targets: PlannedTarget) -> Plan:
-    return msgspec.structs.replace(make_plan(CHAT, "m", (), {}), targets=targets)
+    return msgspec.structs.replace(make_plan(CHAT, "m", Route(()), {}), targets=targets)

@@ -78,6 +78,10 @@ async def _probe(app: "App", name: str) -> dict[str, Any]:
 def _orphans(app: "App", states: dict[str, dict[str, Any]]) -> list[str]:
     """Configured models none of whose targets is healthy, and the default backend if it is not."""
     healthy = {name for name, state in states.items() if state["status"] == "healthy"}
-    models = [name for name, targets in app.routes.models.items() if not any(t.backend in healthy for t in targets)]
+    models = [
+        name
+        for name, route in app.routes.models.items()
+        if not any(target.backend in healthy for target in route.groups[0].targets)
+    ]
     default = app.routes.default_backend
     return [*models, *([f"the default backend {default}"] if default and default not in healthy else [])]

@@ -23,13 +23,13 @@ ONE_MISTAKE = {
     ),
     "unknown key, none near": (
         "zzz = 1\n",
-        'f:3:1: unknown key "zzz" in [backends.demo]; there are kind, url, api_key, ca_file, timeout, pool, discover, '
-        "usd_per_gpu_hour, power_watts, usd_per_kwh",
+        'f:3:1: unknown key "zzz" in [backends.demo]; there are kind, url, api_key, ca_file, timeout, pool, health, '
+        "weight, max_in_flight, heartbeat_s, discover, usd_per_gpu_hour, power_watts, usd_per_kwh",
     ),
     "unknown section": (
         "[zzz.free]\n",
         'f:3:2: unknown key "zzz" at the top level; there are server, admin, auth, keys, tiers, limits, backends, '
-        "models, store, alerts, log, cors",
+        "models, breaker, retry, queue, hedge, chaos, store, alerts, log, cors",
     ),
     "unknown key with a line break in it": (
         '"pool\\nx" = 1\n',

@@ -8,6 +8,7 @@ import pytest
 from penstock.core import errors
 from penstock.core.errors import (
     BackendError,
+    BackendStatus,
     BadAnswer,
     BudgetExceeded,
     Fault,
@@ -76,7 +77,10 @@ TABLE = [
     ("ConnectFailed", 502, "backend_unreachable", "backend", "warning"),
     ("BadAnswer", 502, "backend_bad_answer", "backend", "warning"),
     ("IncompleteReply", 502, "backend_incomplete_reply", "backend", "warning"),
+    ("BackendStatus", 502, "backend_status", "backend", "warning"),
     ("NoHealthyTarget", 503, "no_healthy_target", "capacity", "warning"),
+    ("TargetsOpen", 503, "no_healthy_target", "capacity", "warning"),
+    ("QueueFull", 503, "queue_full", "capacity", "warning"),
     ("Draining", 503, "draining", "capacity", "warning"),
     ("SpoolFull", 503, "usage_spool_full", "capacity", "warning"),
     ("StoreUnavailable", 503, "store_unavailable", "capacity", "warning"),
@@ -96,7 +100,9 @@ def test_every_class_is_in_the_table() -> None:
 
 
 def test_codes_are_unique() -> None:
-    assert len({kind.code for kind in KINDS}) == len(KINDS)
+    with_their_own = [kind for kind in KINDS if "code" in vars(kind)]
+    assert len({kind.code for kind in with_their_own}) == len(with_their_own)
+    assert {kind.__name__ for kind in KINDS} - {kind.__name__ for kind in with_their_own} == {"TargetsOpen"}
 
 
 def test_what_an_error_carries() -> None:
@@ -109,6 +115,12 @@ def test_what_an_error_carries() -> None:
 def test_a_backends_error_carries_its_phase() -> None:
     assert (BadAnswer("x", phase="send").phase, BadAnswer("x", phase="send").stale) == ("send", False)
     assert BackendError("x", phase="body", stale=True).stale
+
+
+def test_a_backends_answer_keeps_its_status() -> None:
+    error = BackendStatus("busy", status=429, retry_after_s=1.2)
+    assert (error.status, error.retry_after_s, error.phase, error.fault) == (429, 2, "status", "backend")
+    assert BackendStatus("broken", status=500).retry_after_s is None
 
 
 def test_a_bad_key_names_the_scheme() -> None:

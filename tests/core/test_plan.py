@@ -7,7 +7,7 @@ import pytest
 
 from penstock.core.endpoint import match
 from penstock.core.plan import Timeouts, make_plan, upstream
-from penstock.core.route import Target
+from penstock.core.route import Route, Target
 
 TIMEOUTS = Timeouts(connect_s=inf, send_s=inf, first_byte_s=inf, idle_s=inf, total_s=inf)
 CHAT = match("POST", b"/v1/chat/completions")
@@ -51,7 +51,9 @@ def test_header_lines(kind: str, url: str, secret: bytes, lines: bytes) -> None:
     [("m", None, None), ("m", "m", None), (None, None, None), (None, "x", None), ("m", 'a "näme"\n', 'a "näme"\n')],
 )
 def test_rename_only_where_the_name_differs(model: str | None, name: str | None, rename: str | None) -> None:
-    made = make_plan(CHAT, model, (Target("b", name),), {"b": upstream("b", "openai", "http://h/v1", b"", TIMEOUTS)})
+    made = make_plan(
+        CHAT, model, Route.to(Target("b", name)), {"b": upstream("b", "openai", "http://h/v1", b"", TIMEOUTS)}
+    )
     (target,) = made.targets
     assert target.rename == rename
     assert (None if target.rename_json is None else msgspec.json.decode(target.rename_json)) == rename
@@ -59,14 +61,14 @@ def test_rename_only_where_the_name_differs(model: str | None, name: str | None,
 
 def test_targets_keep_their_order() -> None:
     upstreams = {name: upstream(name, "openai", f"http://{name}/v1", b"", TIMEOUTS) for name in "abc"}
-    made = make_plan(CHAT, "m", tuple(Target(name) for name in "cab"), upstreams)
+    made = make_plan(CHAT, "m", Route.to(*(Target(name) for name in "cab")), upstreams)
     assert [target.upstream.name for target in made.targets] == ["c", "a", "b"]
     assert (made.endpoint, made.model) == (CHAT, "m")
 
 
 def test_plans_share_what_a_backends_requests_share() -> None:
     shared = {"b": upstream("b", "openai", "http://h/v1", b"sk-1", TIMEOUTS)}
-    first, second = (make_plan(CHAT, model, (Target("b"),), shared) for model in ("m", "n"))
+    first, second = (make_plan(CHAT, model, Route.to(Target("b")), shared) for model in ("m", "n"))
     assert first.targets[0].upstream is second.targets[0].upstream
 
 
@@ -83,5 +85,5 @@ def test_plans_share_what_a_backends_requests_share() -> None:
 def test_the_first_line_is_ready_where_there_is_only_one(line: str, start: bytes) -> None:
     method, path = line.split(" ")
     shared = {"b": upstream("b", "ollama", "http://h", b"", TIMEOUTS)}
-    made = make_plan(match(method, path.encode()), "m", (Target("b"),), shared)
+    made = make_plan(match(method, path.encode()), "m", Route.to(Target("b")), shared)
     assert made.targets[0].start == start

@@ -3,31 +3,31 @@
 import pytest
 
 from penstock.core.errors import MissingField, NoHealthyTarget
-from penstock.core.route import Routes, Target, unknown_model
+from penstock.core.route import Route, Routes, Target, unknown_model
 
-CHAT = (Target("a", "gpt-x"), Target("b"))
+CHAT = Route.to(Target("a", "gpt-x"), Target("b"))
 ROUTES = Routes(models={"chat": CHAT}, ollama=("o1", "o2"), default_backend="d")
 
 
 @pytest.mark.parametrize(
-    ("model", "send_unknown", "targets"),
+    ("model", "send_unknown", "route"),
     [
         ("chat", False, CHAT),
-        ("found", False, (Target("c"),)),
+        ("found", False, Route.to(Target("c", "found"))),
         ("Chat", False, None),  # names are compared as they are
         ("nobody", False, None),
-        ("nobody", True, (Target("d"),)),
-        ("", True, (Target("d"),)),
-        ("found", True, (Target("c"),)),
+        ("nobody", True, Route.to(Target("d"))),
+        ("", True, Route.to(Target("d"))),
+        ("found", True, Route.to(Target("c", "found"))),
     ],
 )
-def test_of_model(model: str, send_unknown: bool, targets: tuple[Target, ...] | None) -> None:
+def test_of_model(model: str, send_unknown: bool, route: Route | None) -> None:
     routes = Routes(models=ROUTES.models, default_backend="d", send_unknown=send_unknown)
-    assert routes.of_model(model, {"found": "c"}) == targets
+    assert routes.of_model(model, {"found": ("c",)}) == route
 
 
 def test_a_configured_name_hides_a_reported_one() -> None:
-    assert ROUTES.of_model("chat", {"chat": "c"}) == CHAT
+    assert ROUTES.of_model("chat", {"chat": ("c",)}) == CHAT
 
 
 def test_unknown_models_need_a_default_backend_to_go_to() -> None:
@@ -36,11 +36,11 @@ def test_unknown_models_need_a_default_backend_to_go_to() -> None:
 
 @pytest.mark.parametrize("required", [False, True])
 def test_no_model_goes_to_the_default_backend(required: bool) -> None:
-    assert ROUTES.of_no_model(native=False, required=required) == (Target("d"),)
+    assert ROUTES.of_no_model(native=False, required=required) == Route.to(Target("d"))
 
 
 def test_no_model_on_a_native_path_goes_to_the_first_ollama() -> None:
-    assert ROUTES.of_no_model(native=True, required=False) == (Target("o1"),)
+    assert ROUTES.of_no_model(native=True, required=False) == Route.to(Target("o1"))
 
 
 def test_native_path_without_an_ollama() -> None:
