@@ -1,14 +1,66 @@
-"""Faults made on purpose: what is wrong with one, and reading one from an administrator's request."""
+"""Faults made on purpose: their tables in a configuration file, what is wrong with one, and one in a request."""
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
-from penstock.core.config import ChaosFault, FaultKind
+from penstock.core.config_section import Milliseconds, Section
 from penstock.core.config_types import expected, plain
 from penstock.core.errors import InvalidJson, InvalidRequest, MissingField
 from penstock.core.nearest import suggestion
+
+Time = Annotated[datetime, Meta(tz=True, description="a time with its offset, such as 2026-11-21T12:00:00Z")]
+FaultName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z", description="1 to 64 letters, digits, dots, hyphens and underscores")
+]
+"""It goes into a header."""
+FaultKind = Literal["latency", "error_status", "connection_reset", "cut_stream", "slow_tokens", "bad_body"]
+
+
+class ChaosFault(Section, frozen=True):
+    """[[chaos.faults]]: something that goes wrong on purpose."""
+
+    name: FaultName
+    """Told in logs and in X-Penstock-Chaos."""
+    kind: FaultKind
+    backend: Annotated[str, Meta(extra={"refers_to": "backends"})] = ""
+    """Attempts at this backend. "" = at any."""
+    model: Annotated[str, Meta(max_length=200)] = ""
+    """Requests for this public name. "" = for any."""
+    share: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """Of these attempts, the ones it hits."""
+    start: Time | None = None
+    """From then on. Absent = at once."""
+    end: Time | None = None
+    """Until then. Absent = until it is taken away."""
+    latency_ms: Milliseconds = 0
+    """Of kind latency: the wait before an attempt."""
+    status: Annotated[int, Meta(ge=400, le=599)] = 503
+    """Of kind error_status: the answer instead of the backend's."""
+    after_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+    """Of kinds cut_stream and bad_body: how much of the answer's body is left as it is."""
+    gap_ms: Milliseconds = 0
+    """Of kind slow_tokens: the wait before each piece of the answer."""
+
+    def is_active(self, now: datetime) -> bool:
+        """Whether `now` (with an offset) lies between start and end."""
+        return (self.start is None or self.start <= now) and (self.end is None or now < self.end)
+
+    def meets(self, backend: str, model: str | None) -> bool:
+        """Whether an attempt at this backend for this public name is one it may hit."""
+        return self.backend in ("", backend) and self.model in ("", model)
+
+
+class Chaos(Section, frozen=True):
+    """[chaos]: faults made on purpose, to see what happens. Nothing of it is ever on without `enabled`."""
+
+    enabled: bool = False
+    """Faults may happen, and the admin calls for them exist."""
+    faults: tuple[ChaosFault, ...] = ()
+
 
 FIELDS = {field.name: field for field in msgspec.structs.fields(ChaosFault)}
 OF_KINDS: Mapping[str, tuple[FaultKind, ...]] = {

@@ -1,66 +1,66 @@
 """Every name a configuration file may hold, with type, unit and default; all of it frozen.
 
-Durations are seconds (`_s`), sizes bytes (`_bytes`). Start at Config. How text becomes this: config_read.py,
-the rules that go across fields: config_check.py.
+Durations are seconds (`_s`), sizes bytes (`_bytes`). Start at Config. Tables about backends and models stand in
+config_backends.py, those about faults in chaos.py. How text becomes this: config_read.py, the rules that go across
+fields: config_check.py.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from penstock.core.address import Address, HostName, Origin, Url, Webhook
+from penstock.core.address import Address, HostName, Origin, Webhook
+from penstock.core.chaos import Chaos, ChaosFault
+from penstock.core.config_backends import (
+    Backend,
+    Balance,
+    Breaker,
+    Health,
+    Hedge,
+    Model,
+    ModelPrice,
+    Pool,
+    Queue,
+    Retry,
+    Target,
+    Timeout,
+)
+from penstock.core.config_section import Bytes, Seconds, Section, Tokens
 from penstock.core.keys import KeyPrefix
 from penstock.core.network import Network
 from penstock.core.secret import Secret
 
-YEAR_S = 31_536_000
-Seconds = Annotated[float, Meta(ge=0, le=YEAR_S)]
-"""A duration; the bound keeps infinity and slips of the unit out. 0 has a meaning of its own everywhere."""
-SomeSeconds = Annotated[float, Meta(ge=0.01, le=86_400)]
-"""A duration that cannot be 0."""
-Milliseconds = Annotated[float, Meta(ge=0, le=3_600_000)]
-Bytes = Annotated[int, Meta(ge=1, le=1 << 50)]
+__all__ = [
+    "Backend",
+    "Balance",
+    "Breaker",
+    "Chaos",
+    "ChaosFault",
+    "Health",
+    "Hedge",
+    "Model",
+    "ModelPrice",
+    "Pool",
+    "Queue",
+    "Retry",
+    "Section",
+    "Target",
+    "Timeout",
+]
+
 FilePath = Annotated[str, Meta(min_length=1)]
 """Relative to the configuration file's folder, or absolute."""
-BackendName = Annotated[str, Meta(min_length=1, extra={"refers_to": "backends"})]
-"""Must be the NAME of a [backends.NAME]."""
-ModelName = Annotated[str, Meta(min_length=1, extra={"refers_to": "models"})]
-"""Must be the NAME of a [models.NAME]."""
 TierName = Annotated[str, Meta(extra={"refers_to": "tiers"})]
 """Must be the NAME of a [tiers.NAME], or "" for none."""
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 """What people call a key, tenant or user."""
-Tokens = Annotated[int, Meta(ge=1, le=1 << 40)]
 Rate = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 """How many in a second or a minute. 0 = none at all."""
 Count = Annotated[int, Meta(ge=0, le=1_000_000_000_000)]
 """How many in an hour, day or month. 0 = none at all."""
 Usd = Annotated[float, Meta(ge=0, le=250_000)]
 """US dollars in a window. 0 = nothing that costs."""
-UsdPrice = Annotated[float, Meta(ge=0, le=1_000_000)]
-"""US dollars for a unit of something. 0 = free of charge, which is a price too."""
-Weight = Annotated[int, Meta(ge=1, le=1000)]
-"""How much more of the requests it gets than one of weight 1."""
-Balance = Literal["least_in_flight", "weighted", "latency"]
-"""How one of several targets is chosen."""
-RequestPath = Annotated[
-    str, Meta(pattern=r"^(/[!-~]*)?\Z", description='a path without spaces, such as "/health", or "" for the usual one')
-]
-Time = Annotated[datetime, Meta(tz=True, description="a time with its offset, such as 2026-11-21T12:00:00Z")]
-FaultName = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z", description="1 to 64 letters, digits, dots, hyphens and underscores")
-]
-"""It goes into a header."""
-FaultKind = Literal["latency", "error_status", "connection_reset", "cut_stream", "slow_tokens", "bad_body"]
-
-
-class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table of the file."""
-
-    shorthand: ClassVar[str] = ""
-    """Where a string may stand for the whole table: the field it fills."""
 
 
 class Tls(Section, frozen=True):
@@ -215,198 +215,6 @@ class Limits(Section, frozen=True):
 
     override: tuple[Override, ...] = ()
     ip: IpLimits = IpLimits()
-
-
-class Timeout(Section, frozen=True):
-    """[backends.NAME.timeout]: the longest time for each phase of a request to the backend. 0 = no limit."""
-
-    connect_s: Seconds = 2
-    """TCP and TLS."""
-    send_s: Seconds = 30
-    """Until the request is written, body and all, while the backend takes none of it."""
-    first_byte_s: Seconds = 120
-    """From the request's end to the first byte of the answer: a model may have to be loaded."""
-    idle_s: Seconds = 60
-    """Between two pieces of the answer."""
-    total_s: Seconds = 600
-    """From the first try to the last byte."""
-
-
-class Pool(Section, frozen=True):
-    """[backends.NAME.pool]: the connections each worker keeps to the backend."""
-
-    max_connections: Annotated[int, Meta(ge=1, le=65535)] = 100
-    """Open connections, busy and idle ones."""
-    idle_s: Seconds = 30
-    """How long an idle connection is kept. 0 = none is used twice."""
-
-
-class Health(Section, frozen=True):
-    """[backends.NAME.health]: asking a backend whether it is there, by a GET that costs no token."""
-
-    path: RequestPath = ""
-    """On the backend's host, as written. "" = its list of models: /api/tags for kind ollama, else {url}/models."""
-    interval_s: Seconds = 10
-    """From one check to the next; one worker checks for all. 0 = it is never asked."""
-    timeout_s: SomeSeconds = 5
-    """The longest time for one check."""
-
-
-class Backend(Section, frozen=True):
-    """[backends.NAME]: a server we call."""
-
-    kind: Literal["openai", "ollama", "anthropic", "demo"]
-    """openai = any OpenAI-shaped server; demo = built in, needs no url."""
-    url: Url | None = None
-    """openai: the API's base, our /v1/X goes to {url}/X. ollama, anthropic: the server's root. demo: none."""
-    api_key: Secret = Secret()
-    """A reference: "env:NAME" or "file:PATH". "" = no credential is sent."""
-    ca_file: str = ""
-    """PEM; certificate authorities trusted beside the system's. "" = only the system's."""
-    timeout: Timeout = Timeout()
-    pool: Pool = Pool()
-    health: Health = Health()
-    weight: Weight = 1
-    """Its share of a model's requests, beside that of the other targets."""
-    max_in_flight: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    """Requests it works on at one time, over all workers; more wait in line ([queue]). 0 = no limit."""
-    heartbeat_s: Seconds = 0
-    """While it is silent, streams (SSE) get a comment line this often. 0 = none."""
-    discover: bool = False
-    """The models it reports are ours too."""
-    usd_per_gpu_hour: UsdPrice | None = None
-    """What an hour of the backend's work costs. Absent = no price by time."""
-    power_watts: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
-    """What it draws at work. Needs usd_per_kwh."""
-    usd_per_kwh: UsdPrice | None = None
-    """The price of electricity. Needs power_watts."""
-
-
-class Target(Section, frozen=True):
-    """One place a model is served: a backend, and the model's name there."""
-
-    shorthand: ClassVar[str] = "backend"
-
-    backend: BackendName
-    model: str = ""
-    """"" = the model's public name."""
-    weight: Weight | None = None
-    """Its share of the model's requests. Absent = the backend's weight."""
-
-
-class ModelPrice(Section, frozen=True):
-    """[models.NAME.price]: US dollars for what a model does. At least one; what is absent costs nothing."""
-
-    input_usd_per_mtok: UsdPrice | None = None
-    """A million tokens in."""
-    cached_input_usd_per_mtok: UsdPrice | None = None
-    """Of these, the ones the backend had cached. Absent = as any input."""
-    output_usd_per_mtok: UsdPrice | None = None
-    """A million tokens out."""
-    reasoning_usd_per_mtok: UsdPrice | None = None
-    """Of these, the ones spent on reasoning. Absent = as any output."""
-    usd_per_image: UsdPrice | None = None
-    usd_per_second: UsdPrice | None = None
-    """Of audio."""
-
-
-class Model(Section, frozen=True):
-    """[models.NAME]: a public name and who serves it."""
-
-    targets: Annotated[tuple[Target, ...], Meta(min_length=1)]
-    """Those that share the requests; a string is the backend's name."""
-    balance: Balance = "least_in_flight"
-    """Which target a request goes to: the one with the least at work, one by weight, or the quicker of two."""
-    fallback: tuple[ModelName, ...] = ()
-    """Models to answer with, in this order, when no target of this one can. Their own fallbacks are not followed."""
-    price: ModelPrice | None = None
-    """Absent = the backend's price by time, else that of the shipped price table."""
-    max_output_tokens: Tokens | None = None
-    """The longest answer it gives. Absent = what the price table says, else 4,096."""
-    context_tokens: Tokens | None = None
-    """Its whole context. Absent = what the price table says, else unknown."""
-
-
-class Breaker(Section, frozen=True):
-    """[breaker]: when a target that fails gets no more requests, and for how long."""
-
-    failures: Annotated[int, Meta(ge=1, le=1_000_000)] = 5
-    """It opens at so many failures in a row."""
-    failure_ratio: Annotated[float, Meta(ge=0.01, le=1)] = 0.5
-    """Or when this share of the window's requests failed."""
-    window_s: SomeSeconds = 30
-    """How far back the window reaches."""
-    min_requests: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
-    """Requests in the window below which the share says nothing."""
-    recovery_s: SomeSeconds = 60
-    """How long it stays open; then one request at a time tries whether the target works again."""
-
-
-class Retry(Section, frozen=True):
-    """[retry]: trying again, before the first byte of an answer has gone to the client."""
-
-    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
-    """Tries at all targets together. 1 = nothing is tried again."""
-    backoff_ms: Milliseconds = 100
-    """When every target was tried: a random wait of up to this, then up to twice this, and so on. 0 = at once."""
-
-
-class Queue(Section, frozen=True):
-    """[queue]: the line in front of backends that have max_in_flight requests."""
-
-    max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
-    """Requests that wait, over all workers. 0 = none waits: a full backend is 503 at once."""
-    max_wait_s: Seconds = 60
-    """How long one waits before it is 503. 0 = no limit."""
-
-
-class Hedge(Section, frozen=True):
-    """[hedge]: a second attempt on an idle target when the first is slow; the later answer is dropped."""
-
-    max_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
-    """Of all requests, those that may get a second attempt. 0 = none."""
-
-
-class ChaosFault(Section, frozen=True):
-    """[[chaos.faults]]: something that goes wrong on purpose."""
-
-    name: FaultName
-    """Told in logs and in X-Penstock-Chaos."""
-    kind: FaultKind
-    backend: Annotated[str, Meta(extra={"refers_to": "backends"})] = ""
-    """Attempts at this backend. "" = at any."""
-    model: Annotated[str, Meta(max_length=200)] = ""
-    """Requests for this public name. "" = for any."""
-    share: Annotated[float, Meta(ge=0, le=1)] = 1.0
-    """Of these attempts, the ones it hits."""
-    start: Time | None = None
-    """From then on. Absent = from now."""
-    end: Time | None = None
-    """Until then. Absent = until it is taken away."""
-    latency_ms: Milliseconds = 0
-    """Of kind latency: the wait before an attempt."""
-    status: Annotated[int, Meta(ge=400, le=599)] = 503
-    """Of kind error_status: the answer instead of the backend's."""
-    after_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
-    """Of kinds cut_stream and bad_body: how much of the answer's body is left as it is."""
-    gap_ms: Milliseconds = 0
-    """Of kind slow_tokens: the wait before each piece of the answer."""
-
-    def is_active(self, now: datetime) -> bool:
-        """Whether `now` (with an offset) lies between start and end."""
-        return (self.start is None or self.start <= now) and (self.end is None or now < self.end)
-
-    def meets(self, backend: str, model: str | None) -> bool:
-        """Whether an attempt at this backend for this public name is one it may hit."""
-        return self.backend in ("", backend) and self.model in ("", model)
-
-
-class Chaos(Section, frozen=True):
-    """[chaos]: faults made on purpose, to see what happens. Nothing of it is ever on without `enabled`."""
-
-    enabled: bool = False
-    """Faults may happen, and the admin calls for them exist."""
-    faults: tuple[ChaosFault, ...] = ()
 
 
 class Store(Section, frozen=True):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from penstock.core.config import Section
+from penstock.core.config_section import Section
 from penstock.core.nearest import suggestion
 
 _WORDS: tuple[tuple[type | tuple[type, ...], str], ...] = (

@@ -75,8 +75,8 @@ def _own(route: str, name: str, methods: frozenset[str] = GET, *, access: Access
     return Endpoint(route=route, methods=methods, own=name, access=access)
 
 
-def _ollama(route: str, methods: frozenset[str] = POST) -> Endpoint:
-    return Endpoint(route=route, methods=methods, shape=Shape.OLLAMA)
+def _ollama(route: str, methods: frozenset[str] = POST, *, repeatable: bool = False) -> Endpoint:
+    return Endpoint(route=route, methods=methods, shape=Shape.OLLAMA, repeatable=repeatable)
 
 
 def _ollama_model(route: str, *, dialect: int | None = None, ip_class: IpClass = "chat") -> Endpoint:
@@ -128,7 +128,7 @@ EXACT: dict[bytes, Endpoint] = {
         _ollama_model("/api/embeddings", ip_class="search"),
         _ollama("/api/tags", GET),
         _ollama("/api/ps", GET),
-        _ollama("/api/show"),
+        _ollama("/api/show", repeatable=True),
         _ollama("/api/version", GET),
         _ollama("/api/pull"),
         _ollama("/api/create"),

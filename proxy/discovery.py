@@ -1,7 +1,7 @@
 """The models that backends report: asked for at start, at an interval, and when somebody asks for an unknown one."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from penstock.core.errors import PenstockError
@@ -83,13 +83,21 @@ class Discovery:
                 self._log.event("warning", "a backend does not tell its models", backend=backend, error=error.message)
 
     def _index(self) -> None:
-        names: dict[str, tuple[str, ...]] = {}
-        for backend in self._backends:
-            for name in {model["id"]: None for model in self._reports.get(backend, ())}:
-                names[name] = (*names.get(name, ()), backend)
-        # Ollama's clients leave the tag out where it is "latest".
-        for name in [name for name in names if name.endswith(":latest")]:
-            names.setdefault(name.removesuffix(":latest"), names[name])
+        names = serving(
+            (backend, [model["id"] for model in self._reports.get(backend, ())]) for backend in self._backends
+        )
         if names != self.by_name:
             self.by_name = names
             self.on_change()
+
+
+def serving(reports: Iterable[tuple[str, Iterable[str]]]) -> dict[str, tuple[str, ...]]:
+    """Every backend that reports a name, in the order of `reports`: (backend, names) each."""
+    names: dict[str, tuple[str, ...]] = {}
+    for backend, reported in reports:
+        for name in dict.fromkeys(reported):
+            names[name] = (*names.get(name, ()), backend)
+    # Ollama's clients leave the tag out where it is "latest".
+    for name in [name for name in names if name.endswith(":latest")]:
+        names.setdefault(name.removesuffix(":latest"), names[name])
+    return names

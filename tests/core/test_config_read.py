@@ -163,6 +163,90 @@ ONE_MISTAKE = {
         '[models.m]\ntargets = ["demo", "demo"]\n',
         'f:4:20: targets[1]: "demo" is there already',
     ),
+    "a balance of later": (
+        '[models.m]\ntargets = ["demo"]\nbalance = "latencies"\n',
+        'f:5:11: balance must be one of "least_in_flight", "weighted", "latency", not "latencies"; '
+        'did you mean "latency"?',
+    ),
+    "a weight of nothing": (
+        '[models.m]\ntargets = [{ backend = "demo", weight = 0 }]\n',
+        "f:4:41: weight must be from 1 to 1000, not 0",
+    ),
+    "a fallback that is not there": (
+        '[models.m]\ntargets = ["demo"]\nfallback = ["m2"]\n[models.m-2]\ntargets = ["demo"]\n',
+        'f:5:13: fallback[0] names "m2", but there is no [models.m2]; did you mean "m-2"?',
+    ),
+    "a fallback to itself": (
+        '[models.m]\ntargets = ["demo"]\nfallback = ["m"]\n',
+        "f:5:13: fallback[0]: a model cannot be its own fallback",
+    ),
+    "a fallback twice": (
+        '[models.m]\ntargets = ["demo"]\nfallback = ["n", "n"]\n[models.n]\ntargets = ["demo"]\n',
+        'f:5:18: fallback[1]: "n" is there already',
+    ),
+    "a health check of a whole address": (
+        'health = { path = "http://x/health" }\n',
+        'f:3:19: path must be a path without spaces, such as "/health", or "" for the usual one',
+    ),
+    "a health check that ends a line": (
+        'health = { path = "/health\\n" }\n',
+        'f:3:19: path must be a path without spaces, such as "/health", or "" for the usual one',
+    ),
+    "a health check without time": (
+        "health.timeout_s = 0\n",
+        "f:3:20: timeout_s must be from 0.01 to 86400, not 0",
+    ),
+    "fewer than no requests": ("max_in_flight = -1\n", "f:3:17: max_in_flight must be from 0 to 1000000, not -1"),
+    "a ratio in percent": (
+        "[breaker]\nfailure_ratio = 50\n",
+        "f:4:17: failure_ratio must be from 0.01 to 1, not 50",
+    ),
+    "a breaker that opens on nothing": (
+        "[breaker]\nfailures = 0\n",
+        "f:4:12: failures must be from 1 to 1000000, not 0",
+    ),
+    "attempts without end": ("[retry]\nattempts = 11\n", "f:4:12: attempts must be from 1 to 10, not 11"),
+    "a unit left out": (
+        "[retry]\nbackoff = 100\n",
+        'f:4:1: unknown key "backoff" in [retry]; did you mean "backoff_ms"?',
+    ),
+    "a section spelt otherwise": (
+        "[breakers]\nfailures = 5\n",
+        'f:3:2: unknown key "breakers" at the top level; did you mean "breaker"?',
+    ),
+    "more hedging than half": ("[hedge]\nmax_share = 0.6\n", "f:4:13: max_share must be from 0 to 0.5, not 0.6"),
+    "a fault that a header could not hold": (
+        '[[chaos.faults]]\nname = "a b"\nkind = "bad_body"\n',
+        "f:4:8: name must be 1 to 64 letters, digits, dots, hyphens and underscores",
+    ),
+    "a fault of nowhere": (
+        '[[chaos.faults]]\nname = "a"\nkind = "bad_body"\nbackend = "dmo"\n',
+        'f:6:11: backend names "dmo", but there is no [backends.dmo]; did you mean "demo"?',
+    ),
+    "a fault's name twice": (
+        '[[chaos.faults]]\nname = "a"\nkind = "bad_body"\n[[chaos.faults]]\nname = "a"\nkind = "bad_body"\n',
+        'f:7:8: name: there is a fault "a" already',
+    ),
+    "a fault that would do nothing": (
+        '[[chaos.faults]]\nname = "a"\nkind = "latency"\n',
+        "f:3:1: latency_ms: a fault of kind latency needs it, in ms, more than 0",
+    ),
+    "a fault with the wrong field": (
+        '[[chaos.faults]]\nname = "a"\nkind = "bad_body"\nstatus = 500\n',
+        "f:6:10: status: only faults of kind error_status have it, and this one is bad_body",
+    ),
+    "a fault whose field is wrong in itself": (
+        '[[chaos.faults]]\nname = "a"\nkind = "latency"\nlatency_ms = "5"\n',
+        "f:6:14: latency_ms must be a number, not a string",
+    ),
+    "a fault that ends before it begins": (
+        '[[chaos.faults]]\nname = "a"\nkind = "bad_body"\nstart = 2026-11-21T12:00:00Z\nend = 2026-11-21T11:00:00Z\n',
+        "f:7:7: end: must be later than start",
+    ),
+    "a time without offset": (
+        '[[chaos.faults]]\nname = "a"\nkind = "bad_body"\nstart = 2026-11-21T12:00:00\n',
+        "f:6:9: start must be a time with its offset, such as 2026-11-21T12:00:00Z",
+    ),
     "origin with path": (
         '[cors]\norigins = ["https://app.example/"]\n',
         'f:4:12: origins[0]: expected "*" or an origin such as "https://app.example.org", '
@@ -361,6 +445,21 @@ def test_a_target_may_be_a_string() -> None:
     long = read_config(f'{DEMO}[models.m]\ntargets = [{{ backend = "demo" }}]\n', "f").config
     assert short == long
     assert short.models["m"].targets[0].backend == "demo"
+
+
+def test_more_targets_than_can_be_held() -> None:
+    targets = ", ".join(f'{{ backend = "demo", model = "m{number}" }}' for number in range(64))
+    read_config(f"{DEMO}[models.m]\ntargets = [{targets}]\n", "f")
+    column = len(f"targets = [{targets}, ") + 1
+    assert complaints(f'{DEMO}[models.m]\ntargets = [{targets}, "demo"]\n') == [
+        f"f:4:{column}: targets: a model can have 64, not 65"
+    ]
+
+
+def test_more_backends_than_can_be_held() -> None:
+    text = "".join(f'[backends.b{number}]\nkind = "demo"\n' for number in range(512))
+    read_config(text, "f")
+    assert complaints(f"{text}{DEMO}") == ["f:1025:11: [backends.demo]: there can be 512 backends"]
 
 
 def test_windows_line_ends() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -14,8 +15,13 @@ from penstock.core.config import (
     Alerts,
     Auth,
     Backend,
+    Breaker,
+    Chaos,
+    ChaosFault,
     Config,
     Cors,
+    Health,
+    Hedge,
     IpLimits,
     Key,
     Limits,
@@ -24,6 +30,8 @@ from penstock.core.config import (
     ModelPrice,
     Override,
     Pool,
+    Queue,
+    Retry,
     Server,
     Store,
     Target,
@@ -42,6 +50,8 @@ def toml(value: Any) -> str:
     """A value as TOML writes it, tables inline."""
     if isinstance(value, Address | Url | Secret | str):
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, datetime):
+        return value.isoformat()
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -74,6 +84,9 @@ usd = st.floats(0, 1000)
 ends = st.floats(1, 31_536_000) | st.integers(1, 31_536_000)
 timeouts = st.builds(Timeout, connect_s=seconds, send_s=seconds, first_byte_s=seconds, idle_s=seconds, total_s=ends)
 pools = st.builds(Pool, max_connections=ports, idle_s=seconds)
+some_seconds = st.floats(0.01, 86_400) | st.integers(1, 86_400)
+health = st.builds(Health, path=st.sampled_from(["", "/", "/health?a=b"]), interval_s=seconds, timeout_s=some_seconds)
+weights = st.integers(1, 1000)
 servers_called = st.builds(
     Backend,
     kind=st.sampled_from(["openai", "ollama", "anthropic"]),
@@ -81,6 +94,10 @@ servers_called = st.builds(
     api_key=secrets,
     timeout=timeouts,
     pool=pools,
+    health=health,
+    weight=weights,
+    max_in_flight=st.integers(0, 1_000_000),
+    heartbeat_s=seconds,
     discover=st.booleans(),
     usd_per_gpu_hour=st.none() | usd,
 )
@@ -141,15 +158,83 @@ def _none_twice(overrides: tuple[Override, ...]) -> bool:
     return len(set(named)) == len(named)
 
 
+breakers = st.builds(
+    Breaker,
+    failures=st.integers(1, 1_000_000),
+    failure_ratio=st.floats(0.01, 1),
+    window_s=some_seconds,
+    min_requests=st.integers(1, 1_000_000),
+    recovery_s=some_seconds,
+)
+milliseconds = st.floats(0, 3_600_000) | st.integers(0, 3_600_000)
+times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
+
+
+@st.composite
+def faults(draw: st.DrawFn) -> ChaosFault:
+    kind, of_kind = draw(
+        st.sampled_from(["connection_reset"]).map(lambda kind: (kind, {}))
+        | st.floats(0.1, 1000).map(lambda ms: ("latency", {"latency_ms": ms}))
+        | st.floats(0.1, 1000).map(lambda ms: ("slow_tokens", {"gap_ms": ms}))
+        | st.integers(400, 599).map(lambda status: ("error_status", {"status": status}))
+        | st.integers(0, 1 << 40).map(lambda after: ("cut_stream", {"after_bytes": after}))
+    )
+    start, end = sorted(draw(st.tuples(times, times).filter(lambda pair: pair[0] != pair[1])))
+    return ChaosFault(
+        name=draw(st.from_regex(r"[A-Za-z0-9_.-]{1,9}", fullmatch=True)),
+        kind=kind,
+        model=draw(texts),
+        share=draw(st.floats(0, 1)),
+        start=draw(st.sampled_from([None, start])),
+        end=draw(st.sampled_from([None, end])),
+        **of_kind,
+    )
+
+
+@st.composite
+def what_fails(draw: st.DrawFn) -> dict[str, Any]:
+    """The parts of a configuration about what happens when a backend fails."""
+    named = {fault.name: fault for fault in draw(st.lists(faults(), max_size=3))}
+    return {
+        "breaker": draw(breakers),
+        "retry": draw(st.builds(Retry, attempts=st.integers(1, 10), backoff_ms=milliseconds)),
+        "queue": draw(st.builds(Queue, max_waiting=st.integers(0, 1_000_000), max_wait_s=seconds)),
+        "hedge": draw(st.builds(Hedge, max_share=st.floats(0, 0.5))),
+        "chaos": Chaos(enabled=draw(st.booleans()), faults=tuple(named.values())),
+    }
+
+
+@st.composite
+def models(draw: st.DrawFn, backends: st.SearchStrategy[str]) -> dict[str, Model]:
+    """Those that come later may have those before them as fallback."""
+    made: dict[str, Model] = {}
+    targets = unique(st.builds(Target, backend=backends, model=texts, weight=st.none() | weights)).filter(
+        _no_place_twice
+    )
+    for name in draw(st.lists(names, max_size=3, unique=True)):
+        made[name] = Model(
+            targets=draw(targets),
+            balance=draw(st.sampled_from(["least_in_flight", "weighted", "latency"])),
+            fallback=draw(unique(st.sampled_from(sorted(made)))) if made else (),
+            price=draw(st.none() | priced),
+            context_tokens=draw(st.none() | ports),
+        )
+    return made
+
+
+def _no_place_twice(targets: tuple[Target, ...]) -> bool:
+    places = [(each.backend, each.model) for each in targets]
+    return bool(targets) and len(set(places)) == len(places)
+
+
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     some = draw(st.dictionaries(names, backends, min_size=1, max_size=3))
     known = st.sampled_from(sorted(some))
-    targets = unique(st.builds(Target, backend=known, model=texts)).filter(bool)
     bytes_ = st.integers(1, 1 << 50)
-    models = st.builds(Model, targets=targets, price=st.none() | priced, context_tokens=st.none() | ports)
     return Config(
         **draw(who_may_call()),
+        **draw(what_fails()),
         server=draw(
             st.builds(
                 Server,
@@ -169,7 +254,7 @@ def configs(draw: st.DrawFn) -> Config:
             )
         ),
         backends=some,
-        models=draw(st.dictionaries(names, models, max_size=3)),
+        models=draw(models(known)),
         log=draw(st.builds(Log, level=st.sampled_from(["debug", "info", "warning", "error"]), file=texts)),
         cors=Cors(origins=draw(unique(origins))),
     )

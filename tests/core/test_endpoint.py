@@ -137,6 +137,39 @@ def test_how_replies_end(path: str, dialect: int | None) -> None:
     assert match("POST", path.encode()).dialect == dialect
 
 
+@pytest.mark.parametrize(
+    ("line", "repeatable"),
+    [
+        ("POST /v1/chat/completions", True),
+        ("POST /v1/completions", True),
+        ("POST /v1/embeddings", True),
+        ("POST /v1/responses", True),
+        ("POST /v1/messages", True),
+        ("POST /v1/rerank", True),
+        ("POST /v1/moderations", True),
+        ("POST /v1/images/generations", True),
+        ("POST /v1/audio/transcriptions", True),
+        ("POST /api/chat", True),
+        ("POST /api/generate", True),
+        ("POST /api/embed", True),
+        ("POST /api/embeddings", True),
+        ("POST /api/show", True),
+        ("POST /api/pull", False),
+        ("POST /api/create", False),
+        ("DELETE /api/delete", False),
+        ("POST /api/blobs/sha256:0", False),
+        ("POST /v1/files", False),
+        ("POST /v1/batches", False),
+        ("POST /v1/fine_tuning/jobs", False),
+        ("POST /v1/responses/resp_1/cancel", False),
+        ("DELETE /v1/models/ft:x", False),
+    ],
+)
+def test_what_only_computes_may_be_sent_again(line: str, repeatable: bool) -> None:
+    method, path = line.split(" ")
+    assert match(method, path.encode()).repeatable == repeatable
+
+
 def test_what_needs_a_model_is_held_as_json() -> None:
     assert all(e.json_only for e in EXACT.values() if e.model_required)
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from penstock.core.config_read import read_config
 from penstock.core.errors import MissingField, NoHealthyTarget
-from penstock.core.route import Route, Routes, Target, unknown_model
+from penstock.core.route import Route, RouteGroup, Routes, Target, unknown_model
 
 CHAT = Route.to(Target("a", "gpt-x"), Target("b"))
 ROUTES = Routes(models={"chat": CHAT}, ollama=("o1", "o2"), default_backend="d")
@@ -24,6 +25,57 @@ ROUTES = Routes(models={"chat": CHAT}, ollama=("o1", "o2"), default_backend="d")
 def test_of_model(model: str, send_unknown: bool, route: Route | None) -> None:
     routes = Routes(models=ROUTES.models, default_backend="d", send_unknown=send_unknown)
     assert routes.of_model(model, {"found": ("c",)}) == route
+
+
+def test_a_name_that_several_backends_report_is_served_by_all_of_them() -> None:
+    routes = Routes(models={}, weights={"a": 3, "b": 1})
+    assert routes.of_model("m", {"m": ("b", "a")}) == Route.to(Target("b", "m", 1), Target("a", "m", 3))
+
+
+def test_more_backends_than_can_be_chosen_among() -> None:
+    route = Routes(models={}).of_model("m", {"m": tuple(f"b{number}" for number in range(100))})
+    assert route is not None
+    assert [target.backend for target in route.groups[0].targets] == [f"b{number}" for number in range(64)]
+
+
+def routes_of(models: str) -> Routes:
+    backends = "".join(f'[backends.{name}]\nkind = "demo"\nweight = {weight}\n' for weight, name in enumerate("abc", 1))
+    return Routes.of(read_config(backends + models, "f").config)
+
+
+def test_a_model_of_the_configuration() -> None:
+    routes = routes_of(
+        '[models.m]\ntargets = ["a", { backend = "b", model = "x", weight = 7 }]\nbalance = "weighted"\n'
+    )
+    assert routes.models["m"] == Route((RouteGroup((Target("a", "m", 1), Target("b", "x", 7)), "weighted", "m"),))
+
+
+def test_fallback_models_are_groups_of_their_own_and_theirs_are_not_followed() -> None:
+    routes = routes_of(
+        '[models.m]\ntargets = ["a"]\nfallback = ["n", "o"]\n'
+        '[models.n]\ntargets = ["b"]\nbalance = "latency"\nfallback = ["p"]\n'
+        '[models.o]\ntargets = ["c"]\n[models.p]\ntargets = ["c"]\n'
+    )
+    assert routes.models["m"].groups == (
+        RouteGroup((Target("a", "m", 1),), "least_in_flight", "m"),
+        RouteGroup((Target("b", "n", 2),), "latency", "n"),
+        RouteGroup((Target("c", "o", 3),), "least_in_flight", "o"),
+    )
+
+
+def test_a_place_is_in_one_group_only() -> None:
+    routes = routes_of(
+        '[models.m]\ntargets = [{ backend = "a", model = "x" }]\nfallback = ["n", "o"]\n'
+        '[models.n]\ntargets = [{ backend = "a", model = "x" }, "b"]\n'
+        '[models.o]\ntargets = [{ backend = "b", model = "n" }]\n'
+    )
+    assert [group.targets for group in routes.models["m"].groups] == [(Target("a", "x", 1),), (Target("b", "n", 2),)]
+
+
+def test_where_requests_without_a_known_model_go() -> None:
+    routes = routes_of('[backends.o]\nkind = "ollama"\nurl = "http://o"\n[server]\ndefault_backend = "b"\n')
+    assert (routes.ollama, routes.default_backend, routes.send_unknown) == (("o",), "b", False)
+    assert routes.of_no_model(native=False, required=False) == Route.to(Target("b", None, 2))
 
 
 def test_a_configured_name_hides_a_reported_one() -> None:
