@@ -138,10 +138,10 @@ class Model(Section, frozen=True):
 class Breaker(Section, frozen=True):
     """[breaker]: when a target that fails gets no more requests, and for how long."""
 
-    failures: Annotated[int, Meta(ge=1, le=1_000_000)] = 5
-    """It opens at so many failures in a row."""
-    failure_ratio: Annotated[float, Meta(ge=0.01, le=1)] = 0.5
-    """Or when this share of the window's requests failed."""
+    failures: Annotated[int, Meta(ge=0, le=1_000_000)] = 5
+    """It opens at so many failures in a row. 0 = not by that."""
+    failure_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    """Or when this share of the window's requests failed. 0 = not by that."""
     window_s: SomeSeconds = 30
     """How far back the window reaches."""
     min_requests: Annotated[int, Meta(ge=1, le=1_000_000)] = 10

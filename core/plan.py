@@ -1,7 +1,7 @@
 """Plans: everything about a request that depends only on (endpoint, model), decided once and executed often."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,10 +13,15 @@ from penstock.core.endpoint import EXACT, Endpoint, Shape
 from penstock.core.estimate import Kind
 from penstock.core.prices import Terms
 from penstock.core.route import Route, RouteGroup, Target
-from penstock.ext import DIALECT_CHAT, DIALECT_MESSAGES, DIALECT_OLLAMA, DIALECT_RESPONSES, Quote, Tariff
-
-if TYPE_CHECKING:
-    from penstock.ext import Balancer
+from penstock.ext import (
+    DIALECT_CHAT,
+    DIALECT_MESSAGES,
+    DIALECT_OLLAMA,
+    DIALECT_RESPONSES,
+    Balancer,
+    Quote,
+    Tariff,
+)
 
 # The field that caps the tokens of an answer. OpenAI's newest models refuse max_tokens, older servers know only that.
 CAP_NAMES = {
@@ -91,7 +96,7 @@ class PlannedTarget(msgspec.Struct, frozen=True):
 class Group(msgspec.Struct, frozen=True):
     """Targets that share the requests for one model. balancer: chooses among them; its members are in their order."""
 
-    balancer: "Balancer"
+    balancer: Balancer
     targets: tuple[PlannedTarget, ...]
 
 
@@ -140,7 +145,7 @@ def upstream(name: str, kind: Kind, url: str, secret: bytes, timeouts: Timeouts,
 
 TermsOf = Callable[[str | None, Target], Terms]
 """What a model (by its public name) costs at a target."""
-BalancerOf = Callable[[tuple[Target, ...], Balance], "Balancer"]
+BalancerOf = Callable[[tuple[Target, ...], Balance], Balancer]
 """What chooses among targets, its members in their order."""
 
 

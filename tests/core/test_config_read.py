@@ -199,11 +199,11 @@ ONE_MISTAKE = {
     "fewer than no requests": ("max_in_flight = -1\n", "f:3:17: max_in_flight must be from 0 to 1000000, not -1"),
     "a ratio in percent": (
         "[breaker]\nfailure_ratio = 50\n",
-        "f:4:17: failure_ratio must be from 0.01 to 1, not 50",
+        "f:4:17: failure_ratio must be from 0 to 1, not 50",
     ),
-    "a breaker that opens on nothing": (
-        "[breaker]\nfailures = 0\n",
-        "f:4:12: failures must be from 1 to 1000000, not 0",
+    "a breaker that never lets try again": (
+        "[breaker]\nrecovery_s = 0\n",
+        "f:4:14: recovery_s must be from 0.01 to 86400, not 0",
     ),
     "attempts without end": ("[retry]\nattempts = 11\n", "f:4:12: attempts must be from 1 to 10, not 11"),
     "a unit left out": (

@@ -123,7 +123,11 @@ def test_a_fallbacks_targets_get_its_name_and_have_its_price() -> None:
 
 
 def test_the_worst_case_is_that_of_every_target_fallbacks_too() -> None:
-    terms = {"a": Terms(Price(output_pico=5), 100), "b": Terms(Price(output_pico=7), 50), "c": Terms(Price(input_pico=3), 900)}
+    terms = {
+        "a": Terms(Price(output_pico=5), 100),
+        "b": Terms(Price(output_pico=7), 50),
+        "c": Terms(Price(input_pico=3), 900),
+    }
     made = make_plan(CHAT, "m", WITH_FALLBACK, UPSTREAMS, lambda model, target: terms[target.backend])
     assert made.bill.dearest is not None
     assert (made.bill.dearest.input_pico, made.bill.dearest.output_pico) == (3, 7)
