@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 YEAR_S = 31_536_000
 Seconds = Annotated[float, Meta(ge=0, le=YEAR_S)]
 """A duration; the bound keeps infinity and slips of the unit out. 0 has a meaning of its own everywhere."""
-Milliseconds = Annotated[float, Meta(ge=0, le=3_600_000)]
+Milliseconds = Annotated[int, Meta(ge=0, le=3_600_000)]
 Bytes = Annotated[int, Meta(ge=1, le=1 << 50)]
 Tokens = Annotated[int, Meta(ge=1, le=1 << 40)]
 

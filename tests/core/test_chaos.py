@@ -65,10 +65,10 @@ def test_the_least_and_the_most_of_a_body() -> None:
         share=0.25,
         start="2026-11-21T13:00:00+01:00",
         end="2026-11-21T13:00:00Z",
-        latency_ms=1.5,
+        latency_ms=15,
     )
     assert whole == fault(
-        kind="latency", backend="cloud", model="m", share=0.25, start=NOON, end=NOON + HOUR, latency_ms=1.5
+        kind="latency", backend="cloud", model="m", share=0.25, start=NOON, end=NOON + HOUR, latency_ms=15
     )
 
 

@@ -237,7 +237,7 @@ ONE_MISTAKE = {
     ),
     "a fault whose field is wrong in itself": (
         '[[chaos.faults]]\nname = "a"\nkind = "latency"\nlatency_ms = "5"\n',
-        "f:6:14: latency_ms must be a number, not a string",
+        "f:6:14: latency_ms must be an integer, not a string",
     ),
     "a fault that ends before it begins": (
         '[[chaos.faults]]\nname = "a"\nkind = "bad_body"\nstart = 2026-11-21T12:00:00Z\nend = 2026-11-21T11:00:00Z\n',
