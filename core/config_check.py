@@ -102,8 +102,6 @@ def _nothing_twice(reading: Reading) -> Iterator[Problem]:
     for name, tier in config.tiers.items():
         yield from _repeated(reading, ("tiers", name, "models"), tier.models or ())
     for name, model in config.models.items():
-        spoken = [f"{target.backend}: {target.model}" if target.model else target.backend for target in model.targets]
-        yield from _repeated(reading, ("models", name, "targets"), spoken)
         yield from _repeated(reading, ("models", name, "fallback"), model.fallback)
 
 

@@ -22,6 +22,18 @@ def _there_is_room(reading: Reading) -> Iterator[Problem]:
             yield reading.places.at_value(path, f"targets: a model can have {MOST_TARGETS}, not {len(model.targets)}")
 
 
+def _places_differ(reading: Reading) -> Iterator[Problem]:
+    for name, model in reading.config.models.items():
+        seen: set[tuple[str, str]] = set()
+        for index, target in enumerate(model.targets):
+            place = (target.backend, target.model or name)
+            if place in seen:
+                path: Path = ("models", name, "targets", index)
+                spoken = f"{target.backend}: {target.model}" if target.model else target.backend
+                yield reading.places.at_value(path, f'targets[{index}]: "{spoken}" is there already')
+            seen.add(place)
+
+
 def _fallback_is_another(reading: Reading) -> Iterator[Problem]:
     for name, model in reading.config.models.items():
         for index, other in enumerate(model.fallback):
@@ -42,4 +54,4 @@ def _faults_are_whole(reading: Reading) -> Iterator[Problem]:
                 yield reading.places.at_value((*path, field), f"{field}: {words}")
 
 
-TARGETS_AND_FAULTS = (_there_is_room, _fallback_is_another, _faults_are_whole)
+TARGETS_AND_FAULTS = (_there_is_room, _places_differ, _fallback_is_another, _faults_are_whole)

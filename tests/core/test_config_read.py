@@ -163,6 +163,10 @@ ONE_MISTAKE = {
         '[models.m]\ntargets = ["demo", "demo"]\n',
         'f:4:20: targets[1]: "demo" is there already',
     ),
+    "a target twice, in other words": (
+        '[models.m]\ntargets = ["demo", { backend = "demo", model = "m", weight = 3 }]\n',
+        'f:4:20: targets[1]: "demo: m" is there already',
+    ),
     "a balance of later": (
         '[models.m]\ntargets = ["demo"]\nbalance = "latencies"\n',
         'f:5:11: balance must be one of "least_in_flight", "weighted", "latency", not "latencies"; '

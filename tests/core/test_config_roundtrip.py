@@ -208,12 +208,10 @@ def what_fails(draw: st.DrawFn) -> dict[str, Any]:
 def models(draw: st.DrawFn, backends: st.SearchStrategy[str]) -> dict[str, Model]:
     """Those that come later may have those before them as fallback."""
     made: dict[str, Model] = {}
-    targets = unique(st.builds(Target, backend=backends, model=texts, weight=st.none() | weights)).filter(
-        _no_place_twice
-    )
+    targets = unique(st.builds(Target, backend=backends, model=texts, weight=st.none() | weights))
     for name in draw(st.lists(names, max_size=3, unique=True)):
         made[name] = Model(
-            targets=draw(targets),
+            targets=draw(targets.filter(lambda found, name=name: _no_place_twice(found, name))),
             balance=draw(st.sampled_from(["least_in_flight", "weighted", "latency"])),
             fallback=draw(unique(st.sampled_from(sorted(made)))) if made else (),
             price=draw(st.none() | priced),
@@ -222,8 +220,8 @@ def models(draw: st.DrawFn, backends: st.SearchStrategy[str]) -> dict[str, Model
     return made
 
 
-def _no_place_twice(targets: tuple[Target, ...]) -> bool:
-    places = [(each.backend, each.model) for each in targets]
+def _no_place_twice(targets: tuple[Target, ...], name: str) -> bool:
+    places = [(each.backend, each.model or name) for each in targets]
     return bool(targets) and len(set(places)) == len(places)
 
 
