@@ -846,7 +846,9 @@ BALANCE_LEAST_IN_FLIGHT: Final = 0
 BALANCE_WEIGHTED: Final = 1
 """By chance, as often as the weights say."""
 BALANCE_LATENCY: Final = 2
-"""Of two by chance the lower latency * (in flight + 1) / weight; one that is idle and not measured before all."""
+"""Of two by chance the lower latency * (in flight + 1) / weight. One that is idle and not measured, or may only be
+probed, goes first; with another that is not measured only the rest is compared. A latency counts half after each
+minute without another, so none is avoided for ever."""
 
 TAKE_FULL: Final = -1
 """Where it may go all places are taken, or others wait for them: wait in line."""
@@ -989,7 +991,7 @@ class Balancer:
     def failed(self, index: int, now_ns: int, connect: bool = False) -> bool:
         """It failed; connect: no connection could be made. True: this opened its breaker (a probe: again)."""
     def retry_in_ns(self, now_ns: int) -> int:
-        """Until the first member's breaker lets one through; 0 = one does. A probe that is out counts as 1 s."""
+        """Until the first breaker of those not drained lets one through; 0 = one does. A probe that is out: 1 s."""
     def full(self, now_ns: int, avoid: int = 0) -> int:
         """A mask of the members whose place one may wait for: where to say so by BackendCell.wait."""
     def view(self, now_ns: int) -> list[tuple[bool, str, int, int, int, int, int, int]]:

@@ -189,26 +189,31 @@ impl Balancer {
 
     /// Takes a place where nothing is wrong and nobody else is.
     pub fn take_idle(&self, now: u64, random: u64, avoid: u64) -> Take {
-        let (mut idle, _) = self.usable(now, avoid);
-        let slot = self.targets.slot();
-        while let Some(index) = pick(Balance::Weighted, idle, random, |index| {
-            self.choice(index, now)
-        }) {
+        let mut idle = self.idle(now, avoid);
+        let choice = |index| self.choice(index, now);
+        while let Some(index) = pick(Balance::Weighted, idle, random, choice) {
             idle &= !(1 << index);
-            let Some(seen) = self.seen(index) else {
-                continue;
-            };
-            let is_idle = seen.breaker.pass(now, &self.rule) == Pass::Free
-                && seen.backend.in_flight() == 0
-                && !seen.backend.is_before_me(0, slot);
-            if is_idle && seen.take_below(slot, 1) {
-                return Take::Taken {
-                    index,
-                    probe: false,
-                };
+            let seen = self.seen(index);
+            if seen.is_some_and(|seen| seen.take_below(self.targets.slot(), 1)) {
+                let probe = false;
+                return Take::Taken { index, probe };
             }
         }
         Take::None
+    }
+
+    /// The members where nothing is wrong, nobody is and nobody waits.
+    fn idle(&self, now: u64, avoid: u64) -> u64 {
+        let (up, _) = self.usable(now, avoid);
+        let idle = (0..self.members.len()).filter(|&index| {
+            up >> index & 1 != 0
+                && self.seen(index).is_some_and(|seen| {
+                    seen.breaker.pass(now, &self.rule) == Pass::Free
+                        && seen.backend.in_flight() == 0
+                        && !seen.backend.is_before_me(0, self.targets.slot())
+                })
+        });
+        idle.fold(0, |mask, index| mask | 1 << index)
     }
 
     /// The place is free again; a probe that told nothing is given back.
@@ -233,10 +238,11 @@ impl Balancer {
             .is_some_and(|seen| seen.breaker.failed(probe, now, connect, &self.rule))
     }
 
-    /// ns until the first member's breaker lets one through; 0 = one does.
+    /// ns until the first breaker of the members that are not drained lets one through; 0 = one does.
     pub fn retry_in(&self, now: u64) -> u64 {
         let all = (0..self.members.len()).filter_map(|index| self.seen(index));
-        let waits = all.map(|seen| seen.breaker.pass(now, &self.rule).wait());
+        let open = all.filter(|seen| seen.backend.flags.load(Acquire) & FLAG_DRAINED == 0);
+        let waits = open.map(|seen| seen.breaker.pass(now, &self.rule).wait());
         waits.min().unwrap_or(0)
     }
 

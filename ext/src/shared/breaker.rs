@@ -24,7 +24,7 @@ const FIRST_FAILURE_NS: u64 = 1_000_000_000;
 const LEAST_FAILURE_NS: u64 = 1_000_000;
 const MOST_LATENCY_NS: u64 = 60_000_000_000;
 /// A measured latency counts half as much after so long without another, so nothing is avoided for ever.
-const LATENCY_HALVES_NS: u64 = 10_000_000_000;
+const LATENCY_HALVES_NS: u64 = 60_000_000_000;
 
 /// When a breaker opens and for how long. 0 failures, or a ratio of 0: not by that.
 #[derive(Clone, Copy, Debug)]
