@@ -12,7 +12,7 @@ from penstock.core.cost import Price
 from penstock.core.endpoint import match
 from penstock.core.plan import Plan, Timeouts, make_plan, upstream
 from penstock.core.prices import Terms
-from penstock.core.route import Target
+from penstock.core.route import Route, Target
 from penstock.ext import (
     COLUMNS,
     FLAG_BACKEND,
@@ -78,7 +78,7 @@ def place(tmp_path: Path) -> Place:
 
 def plan(longest: int | None = None) -> Plan:
     one = upstream("one", "openai", "http://127.0.0.1:1/v1", b"", Timeouts(2, 30, 120, 60, 600))
-    return make_plan(CHAT, "tiny", (Target("one"),), {"one": one}, lambda model, target: Terms(PRICE, longest))
+    return make_plan(CHAT, "tiny", Route.to(Target("one")), {"one": one}, lambda model, target: Terms(PRICE, longest))
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
