@@ -45,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _verbs() -> dict[str, Verb]:
     return {
         "serve": Verb("run the proxy", "penstock serve --config penstock.toml", _serve_arguments, _serve),
+        "reload": Verb(
+            "have a running server read its configuration again", "penstock reload", _config_argument, _reload
+        ),
+        "upgrade": Verb(
+            "have a new process take a running server's place", "penstock upgrade", _config_argument, _upgrade
+        ),
+        "status": Verb("say how a running server is", "penstock status", _config_argument, _status),
         "check": Verb("check a configuration without starting", "penstock check --live", _check_arguments, _check),
         "init": Verb("write a commented configuration file", "penstock init", _init_arguments, _init),
         "keys": Verb(
@@ -100,16 +107,10 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from penstock.core.config_problem import ConfigError
-    from penstock.proxy.settings import Overrides, load, locate
-
-    try:
-        settings = load(locate(arguments.config), Overrides(arguments.listen, arguments.workers))
-    except ConfigError as error:
-        return _complain(str(error))
     from penstock.proxy.serve import serve
+    from penstock.proxy.settings import Overrides
 
-    return serve(settings)
+    return serve(arguments.config, Overrides(arguments.listen, arguments.workers))
 
 
 def _address(text: str) -> "Address":
@@ -125,6 +126,27 @@ def _workers(text: str) -> int:
     if not text.isdecimal() or int(text) > 1024:
         raise argparse.ArgumentTypeError("expected a number from 0 to 1024")
     return int(text)
+
+
+# --- reload, upgrade, status ---------------------------------------------------------------------------
+
+
+def _reload(arguments: argparse.Namespace) -> int:
+    from penstock.proxy.cli_running import have_done
+
+    return have_done("reload", arguments)
+
+
+def _upgrade(arguments: argparse.Namespace) -> int:
+    from penstock.proxy.cli_running import have_done
+
+    return have_done("upgrade", arguments)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from penstock.proxy.cli_running import show_status
+
+    return show_status(arguments)
 
 
 # --- check ---------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The models that backends report: asked for at start, at an interval, and when somebody asks for an unknown one."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from penstock.core.errors import PenstockError
@@ -47,8 +47,20 @@ class Discovery:
                 seen.setdefault(model["id"], model)
         return list(seen.values())
 
+    def take_over(self, previous: "Discovery", same: Collection[str]) -> None:
+        """Before the first refresh: know what an earlier one was told by the backends that are still the same ones."""
+        for backend in self._backends:
+            if backend in same and backend in previous._reports:
+                self._reports[backend] = previous._reports[backend]
+                if backend in previous._failing:
+                    self._failing[backend] = previous._failing[backend]
+        if len(self._reports) == len(self._backends):
+            self._asked = previous._asked
+        self._index()
+
     async def run(self) -> None:
         """Refresh for ever; owned by the lifespan."""
+        await asyncio.sleep(max(self._asked + REFRESH_S - asyncio.get_running_loop().time(), 0.0))
         while self._backends:
             await self.refresh()
             await asyncio.sleep(REFRESH_S)

@@ -27,10 +27,16 @@ _glue: Any = _futures
 
 
 class Listener:
-    """Serves an ASGI application over TLS from threads of granian's; the application runs on this loop."""
+    """Serves an ASGI application over TLS from threads of granian's; the application runs on this loop.
+
+    app, receive_s: may be changed at any time; a request that has begun keeps its application.
+    """
 
     def __init__(self, app: Application, server: Server, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        self.app = app
+        self.receive_s = server.receive_s
+        self._draining = False
         self.stopped: asyncio.Future[None] = loop.create_future()
         self._signal = _native.WorkerSignal()
         self._signal.add_cb(lambda: loop.call_soon_threadsafe(self.stopped.set_result, None))
@@ -41,7 +47,7 @@ class Listener:
             protocol = watcher.proto
             served.add(watcher.scope["client"])
             try:
-                await app(watcher.scope, protocol.receive, protocol.send)
+                await self.app(watcher.scope, protocol.receive, protocol.send)
             except BaseException as error:  # noqa: BLE001 - granian logs it and answers 500 if nothing was sent
                 watcher.err(error)
             else:
@@ -53,7 +59,13 @@ class Listener:
 
     def drain(self) -> None:
         """Accept nothing more and let running requests end; then `stopped` is done."""
-        self._signal.set()
+        if not self._draining:
+            self._draining = True
+            self._signal.set()
+
+    def leave(self) -> None:
+        """As `drain`: granian knows no gentler way. HTTP/2 clients are told which of their requests were taken."""
+        self.drain()
 
 
 def _worker(server: Server, listener: socket.socket) -> Any:

@@ -316,7 +316,7 @@ class ServerConnection(asyncio.Protocol):
         self._since = self._listener.loop.time()
         self.on_leave = None
         self._tell(DISCONNECT)
-        if not self._keep or self._listener.draining:
+        if not self._keep or self._listener.closing:
             self.close()
             return
         self._resume()
@@ -365,12 +365,12 @@ class ServerConnection(asyncio.Protocol):
         if not self._answering:
             self.close()
 
-    def close_if_silent(self, now: float, limit: float) -> None:
+    def close_if_silent(self, now: float, limit: float, keep_alive_s: float = KEEP_ALIVE_S) -> None:
         """Close if a request's head is not whole in time, or none has begun for long."""
         if self._answering or self._closing:
             return
         waited = now - self._since
-        if waited > (limit if self._head_begun or not self._served else KEEP_ALIVE_S):
+        if waited > (limit if self._head_begun or not self._served else keep_alive_s):
             self.close()
 
     def _pause(self) -> None:

@@ -17,19 +17,29 @@ from penstock.proxy.http1_connection import KEEP_ALIVE_S, ServerConnection
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 BACKLOG = 4096
+# After another process has taken over: how long an idle connection gets for one more request, whose answer then says
+# "close"; and how long a connection may take from the kernel's hands into ours.
+GRACE_S = 5.0
+ARRIVAL_S = 0.5
 
 
 class Listener:
-    """Serves an ASGI application on a listening socket. receive_s: the longest time a head may take; 0 = no limit."""
+    """Serves an ASGI application on a listening socket. receive_s: the longest time a head may take; 0 = no limit.
+
+    app, receive_s: may be changed at any time; a request that has begun keeps its application.
+    """
 
     def __init__(self, app: Application, sock: socket.socket, receive_s: float) -> None:
         self.app = app
         self.loop = asyncio.get_running_loop()
         self.draining = False
+        """Answers say that they are the last on their connection."""
+        self.closing = False
+        """Connections close after their answer even if it did not say so, and idle ones at once."""
         self.connections: set[ServerConnection] = set()
         self.stopped: asyncio.Future[None] = self.loop.create_future()
         self._socket = sock.dup()
-        self._receive_s = receive_s
+        self.receive_s = receive_s
         self._server: asyncio.Server | None = None
         self._second = -1
         self._date = b""
@@ -44,12 +54,33 @@ class Listener:
 
     def drain(self) -> None:
         """Accept nothing more and let running requests end; then `stopped` is done."""
-        self.draining = True
+        self.draining = self.closing = True
         if self._server is not None:
             self._server.close()
         for connection in tuple(self.connections):
             connection.close_if_idle()
         self._stop_if_empty()
+
+    def leave(self) -> None:
+        """As `drain`, for a server that another process has taken over: no client meets a connection that closes just
+        when it is used, as those that are kept alive get their time for one more request."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        self.loop.call_later(ARRIVAL_S, self._leaving, self.loop.time() + GRACE_S)
+
+    def _leaving(self, grace_until: float) -> None:
+        """Again and again: close what has had its time."""
+        if self.closing:
+            return
+        now = self.loop.time()
+        if now > grace_until:
+            for connection in tuple(self.connections):
+                connection.close_if_silent(now, GRACE_S, GRACE_S)
+        if self.connections:
+            self.loop.call_later(ARRIVAL_S, self._leaving, grace_until)
+        else:
+            self.drain()
 
     def forget(self, connection: "ServerConnection") -> None:
         """A connection has closed."""
@@ -57,7 +88,7 @@ class Listener:
         self._stop_if_empty()
 
     def _stop_if_empty(self) -> None:
-        if self.draining and not self.connections and not self.stopped.done():
+        if self.closing and not self.connections and not self.stopped.done():
             self.stopped.set_result(None)
 
     def done(self, result: Any) -> "asyncio.Future[Any]":
@@ -75,8 +106,8 @@ class Listener:
 
     async def close_silent(self) -> None:
         """Again and again: close connections whose head takes too long, and idle ones; owned by the worker."""
-        limit = self._receive_s or KEEP_ALIVE_S
         while True:
+            limit = self.receive_s or KEEP_ALIVE_S
             await asyncio.sleep(min(max(limit / 4, 0.05), 5.0))
             now = self.loop.time()
             for connection in tuple(self.connections):

@@ -1,74 +1,126 @@
-"""A worker's beginning and end: settings become an `App`, and whatever it holds is closed again."""
+"""How settings become an `App`: at a worker's start, and at each reload anew, with what fits of the one before."""
 
 import asyncio
 import secrets
-import ssl
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.metadata import version
-from math import inf
+from typing import Any, Protocol
 
-from penstock.core.address import Url
-from penstock.core.config import Backend, Config, Timeout
-from penstock.core.limits import IpRules
+from penstock.core.config import Config
+from penstock.core.limits import IpRules, Rules
 from penstock.core.origin import OriginRules
-from penstock.core.plan import TermsOf, Timeouts, Upstream, upstream
+from penstock.core.plan import TermsOf, upstream
 from penstock.core.prices import PriceTable, Terms, terms
 from penstock.core.route import Routes, Target
-from penstock.proxy import demo
 from penstock.proxy.address_limits import AddressLimits
 from penstock.proxy.admission import Admission
 from penstock.proxy.app import App
+from penstock.proxy.backend_parts import BackendParts, backend_parts, timeouts
 from penstock.proxy.client_address import ClientAddresses
 from penstock.proxy.discovery import Discovery
 from penstock.proxy.entrance import Entrance
+from penstock.proxy.identify import caller_maker
 from penstock.proxy.log import Log
 from penstock.proxy.request_id import RequestIds
 from penstock.proxy.settings import Settings
-from penstock.proxy.shared import Shared, keeps_state, open_shared
-from penstock.proxy.upstream.pool import Pool, resolve
+from penstock.proxy.shared import Memory, Shared, keeps_state, open_shared
 from penstock.proxy.wall_clock import WallClock
 
-# A timeout is late by at most this; a sweep over 1,000 open streams takes about 0.1 ms.
-TICK_S = 0.1
+Work = Callable[[], Coroutine[Any, Any, None]]
+"""What goes on in the background for as long as an App is the current one."""
 
 
-@dataclass
-class Running:
-    """An App and what it needs closed. Made by `start`, ended by `stop`."""
+class Closable(Protocol):
+    def close(self) -> None: ...
 
+
+class WorkerParts:
+    """What outlives every reload: made once in a worker, and each App is built on it."""
+
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.clock = WallClock(time.time_ns)
+        self.memory = Memory(settings.config.server.state_dir)
+        self.request_ids = RequestIds(secrets.token_hex(4).encode())
+        self.version = version("penstock")
+        self.started: float = loop.time()
+        self.started_at: datetime = self.clock.now()
+
+
+@dataclass(eq=False)
+class Generation:
+    """An App and what it was built from. Background work runs from `begin` to `end`."""
+
+    settings: Settings
     app: App
-    demos: list[demo.Server]
-    tasks: list[asyncio.Task[None]]
+    backends: Mapping[str, BackendParts]
+    work: tuple[Work, ...]
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def holds(self) -> Iterator[Closable]:
+        """What must stay open until its last request has ended. Another generation may hold the same."""
+        yield from self.backends.values()
+        yield self.app.log
+
+    def begin(self) -> None:
+        """It is the current one now."""
+        self.tasks.extend(self.app.loop.create_task(work()) for work in self.work)
+
+    def end(self) -> None:
+        """It is the current one no longer; its requests go on."""
+        for task in self.tasks:
+            task.cancel()
+        self.tasks.clear()
 
 
-async def start(settings: Settings) -> Running:
-    """Build everything a worker holds and begin its background work."""
-    loop = asyncio.get_running_loop()
-    config = settings.config
-    clock = WallClock(time.time_ns)
-    log = Log(config.log.level, config.log.file, clock)
-    demos: list[demo.Server] = []
-    upstreams: dict[str, Upstream] = {}
-    pools: dict[str, Pool] = {}
+async def build(settings: Settings, parts: WorkerParts, previous: Generation | None = None) -> Generation:
+    """Everything a worker holds, ready to take requests; nothing runs yet. What fails leaves all as it was.
+
+    Raises OSError, ssl.SSLError, ConfigError.
+    """
+    kept = () if previous is None else tuple(previous.holds())
+    made: list[Closable] = []
+    try:
+        return await _build(settings, parts, previous, made)
+    except BaseException:
+        for each in made:
+            if each not in kept:
+                each.close()
+        raise
+
+
+async def _build(
+    settings: Settings, parts: WorkerParts, previous: Generation | None, made: list[Closable]
+) -> Generation:
+    """made: gets everything that has to be closed if this fails."""
+    config, clock = settings.config, parts.clock
+    log = log_of(config, clock, previous)
+    made.append(log)
+    backends: dict[str, BackendParts] = {}
     for name, backend in config.backends.items():
-        url = backend.url
-        if url is None:
-            demos.append(await demo.start(host="127.0.0.1", port=0, options=demo.DemoOptions()))
-            url = Url.parse(f"http://127.0.0.1:{demos[-1].port}/v1")
-        upstreams[name] = upstream(
+        backends[name] = await backend_parts(settings, name, backend, previous.backends if previous else {})
+        made.append(backends[name])
+    upstreams = {
+        name: upstream(
             name,
             backend.kind,
-            str(url),
+            str(backends[name].url),
             settings.secrets.get(name, b""),
             timeouts(backend.timeout),
             backend.heartbeat_s,
         )
-        pools[name] = pool(name, backend, url)
+        for name, backend in config.backends.items()
+    }
+    pools = {name: each.pool for name, each in backends.items()}
     discovered = tuple(name for name, b in config.backends.items() if b.discover or b.kind == "demo")
     discovery = Discovery(discovered, upstreams, pools, log)
-    shared = open_shared(settings, now_ns=time.monotonic_ns, wall_ns=clock.read) if keeps_state(config) else None
+    if previous is not None:
+        same = {name for name, each in backends.items() if previous.backends.get(name) is each}
+        discovery.take_over(previous.app.discovery, same)
+    shared = await shared_of(settings, parts, previous)
     app = App(
         config,
         routes=Routes.of(config),
@@ -81,70 +133,51 @@ async def start(settings: Settings) -> Running:
         pools=pools,
         discovery=discovery,
         log=log,
-        request_ids=RequestIds(secrets.token_hex(4).encode()),
-        loop=loop,
+        request_ids=parts.request_ids,
+        loop=parts.loop,
         clock=clock.now,
-        version=version("penstock"),
+        version=parts.version,
     )
-    tasks = [loop.create_task(discovery.run()), loop.create_task(_tick(pools, log))]
+    app.started, app.started_at = parts.started, parts.started_at
+    # Whatever else works in the background belongs here; it is cancelled when another App takes its place.
+    work: list[Work] = [discovery.run]
     if shared is not None:
-        await shared.ring.refresh()  # the keys of the store are known before the first request
-        tasks.append(loop.create_task(shared.ring.run()))
-    return Running(app, demos, tasks)
+        work.append(shared.ring.run)
+    return Generation(settings, app, backends, tuple(work))
 
 
-async def stop(running: Running) -> None:
-    """Close everything; requests that are still under way fail."""
-    for task in running.tasks:
-        task.cancel()
-    await asyncio.gather(*running.tasks, return_exceptions=True)
-    for each in running.app.pools.values():
-        each.close()
-    for server in running.demos:
-        server.close()
-    running.app.log.close()
+def log_of(config: Config, clock: WallClock, previous: Generation | None) -> Log:
+    """The log of before where it goes to standard error as it did; a file is opened anew, as it may have been moved."""
+    if previous is not None and not config.log.file and config.log == previous.settings.config.log:
+        return previous.app.log
+    return Log(config.log.level, config.log.file, clock)
 
 
-async def _tick(pools: Mapping[str, Pool], log: Log) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(TICK_S)
-        for each in pools.values():
-            each.sweep(loop.time())
-        log.flush()
+async def shared_of(settings: Settings, parts: WorkerParts, previous: Generation | None) -> Shared | None:
+    """What all workers share, where something outlives a request; the store's keys are known before the first."""
+    if not keeps_state(settings.config):
+        return None
+    before = None
+    if previous is not None and previous.app.shared is not None:
+        before = (previous.settings, previous.app.shared)
+    shared = open_shared(settings, parts.memory, now_ns=time.monotonic_ns, wall_ns=parts.clock.read, previous=before)
+    if before is None or shared.ring is not before[1].ring:
+        await shared.ring.refresh()
+    return shared
 
 
-def timeouts(timeout: Timeout) -> Timeouts:
-    """Seconds, with 0 (no limit) as infinity."""
-    return Timeouts(
-        connect_s=timeout.connect_s or inf,
-        send_s=timeout.send_s or inf,
-        first_byte_s=timeout.first_byte_s or inf,
-        idle_s=timeout.idle_s or inf,
-        total_s=timeout.total_s or inf,
-    )
+def succeed(new: Generation, old: Generation) -> None:
+    """The moment of a reload: one App's work ends and the other's begins. Keys that both hold get the new limits."""
+    old.end()
+    before, now = old.app.shared, new.app.shared
+    if before is not None and now is not None and before.ring is now.ring:
+        before.identify.renew(caller_maker(Rules.of(new.settings.config), now.state))
+    old.app.discovery.on_change = _nobody
+    new.begin()
 
 
-def pool(name: str, backend: Backend, url: Url) -> Pool:
-    return Pool(
-        name,
-        url.host,
-        url.port,
-        tls=_tls(backend) if url.scheme == "https" else None,
-        connect_s=timeouts(backend.timeout).connect_s,
-        max_connections=backend.pool.max_connections,
-        idle_s=backend.pool.idle_s,
-        resolve=resolve,
-        silence_s=timeouts(backend.timeout).idle_s,
-    )
-
-
-def _tls(backend: Backend) -> ssl.SSLContext:
-    """The system's authorities and the backend's own; names are always verified."""
-    context = ssl.create_default_context()
-    if backend.ca_file:
-        context.load_verify_locations(backend.ca_file)
-    return context
+def _nobody() -> None:
+    """Plans of an App that takes no more requests need no renewal."""
 
 
 def entrance(config: Config, shared: Shared | None, clock: WallClock) -> Entrance:

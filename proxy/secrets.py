@@ -67,6 +67,13 @@ def resolve(secret: Secret, folder: Path, environ: Mapping[str, str], least_byte
     return value
 
 
+def secret_files(config: Config, folder: Path) -> Iterator[Path]:
+    """The files that secrets are read from."""
+    for _, secret, _ in _references(config):
+        if secret.kind == "file":
+            yield folder / secret.name
+
+
 def _references(config: Config) -> Iterator[tuple[KeyPath, Secret, int]]:
     """Where a reference stands, the reference, and how long the secret must be: ours are compared with guesses."""
     for name, backend in config.backends.items():

@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,6 +83,30 @@ def load(
     if path is None:
         return _without_file(overrides, environ, answers or takes_connections)
     return _from_file(path, overrides, environ)
+
+
+def variables() -> MutableMapping[str, str]:
+    """The environment of this process, for the few that are told something in it that is no configuration."""
+    return os.environ  # noqa: TID251 - as above
+
+
+def state_dir_of(path: Path | None, environ: Mapping[str, str] | None = None) -> Path:
+    """Where the server of a configuration file keeps its state, even if the rest of the file cannot be used.
+
+    Raises ConfigError for a file that is no TOML.
+    """
+    environ = environ if environ is not None else variables()
+    named: object = ""
+    folder = Path()
+    if path is not None:
+        folder = path.absolute().parent
+        try:
+            named = tomllib.loads(_read_text(path)).get("server", {}).get("state_dir", "")
+        except (tomllib.TOMLDecodeError, AttributeError) as error:
+            raise ConfigError(str(path), [Problem(0, 0, str(error))]) from None
+    if isinstance(named, str) and named:
+        return folder / named
+    return Path(_with_state_dir(Config(), environ).server.state_dir)
 
 
 def example_text() -> str:

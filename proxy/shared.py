@@ -54,24 +54,55 @@ def open_store(config: Config, folder: StateFolder) -> Store | None:
     return SqliteStore(folder.database) if config.store.url == "sqlite" else None
 
 
-def open_shared(settings: Settings, *, now_ns: Callable[[], int], wall_ns: Callable[[], int]) -> Shared:
-    """Open everything, as a worker does at its start. now_ns: monotonic. Raises OSError."""
+class Memory:
+    """The mapped files of one process, each opened when it is first needed and held to the end."""
+
+    def __init__(self, state_dir: str) -> None:
+        self.folder = StateFolder(state_dir)
+        self._state: State | None = None
+        self._spool: Spool | None = None
+
+    def state(self) -> State:
+        """Raises OSError."""
+        self._state = self._state or self.folder.open_state()
+        return self._state
+
+    def spool(self, records: int) -> Spool:
+        """This process's ring. Raises OSError."""
+        self._spool = self._spool or Spool(str(self.folder.spool), self.state(), records)
+        return self._spool
+
+
+def open_shared(
+    settings: Settings,
+    memory: Memory,
+    *,
+    now_ns: Callable[[], int],
+    wall_ns: Callable[[], int],
+    previous: tuple[Settings, Shared] | None = None,
+) -> Shared:
+    """Open everything, as a worker does at its start. now_ns: monotonic. Raises OSError, ConfigError.
+
+    previous: what there was before a reload. Its keys are taken over unless they are others now, since reading a
+    hundred thousand of them holds a worker up.
+    """
     config = settings.config
 
     def wall_s() -> float:
         return wall_ns() / 1e9
 
-    folder = StateFolder(config.server.state_dir)
-    state = folder.open_state()
-    store = open_store(config, folder)
-    spool = Spool(str(folder.spool), state, config.store.spool_records) if has_records(config) else None
-    hasher = folder.hasher(settings.hash_key)
-    ring = KeyRing(
-        store if config.auth.mode == "keys" or settings.admin_key else None,
-        held_of_file(config.keys, settings.file_keys, hasher),
-        generation=lambda: state.keys_generation,
-        monotonic=lambda: now_ns() / 1e9,
-    )
+    state = memory.state()
+    hasher = memory.folder.hasher(settings.hash_key)
+    if previous is not None and same_keys(settings, previous[0]):
+        store, ring = previous[1].store, previous[1].ring
+    else:
+        store = open_store(config, memory.folder)
+        ring = KeyRing(
+            store if _reads_keys(settings) else None,
+            held_of_file(config.keys, settings.file_keys, hasher),
+            generation=lambda: state.keys_generation,
+            monotonic=lambda: now_ns() / 1e9,
+        )
     identify = Identify(
         ring,
         hasher,
@@ -89,7 +120,23 @@ def open_shared(settings: Settings, *, now_ns: Callable[[], int], wall_ns: Calla
         wall_s=wall_s,
         random=token_bytes,
     )
-    return Shared(folder, state, store, spool, ring, identify, register, now_ns, wall_ns)
+    spool = memory.spool(config.store.spool_records) if has_records(config) else None
+    return Shared(memory.folder, state, store, spool, ring, identify, register, now_ns, wall_ns)
+
+
+def same_keys(new: Settings, old: Settings) -> bool:
+    """Whether the same credentials are read from the same places."""
+    return _key_sources(new) == _key_sources(old)
+
+
+def _key_sources(settings: Settings) -> tuple[object, ...]:
+    config = settings.config
+    return config.store.url, _reads_keys(settings), settings.hash_key, config.keys, settings.file_keys
+
+
+def _reads_keys(settings: Settings) -> bool:
+    """Whether keys of the store are asked for, or managed."""
+    return settings.config.auth.mode == "keys" or settings.admin_key is not None
 
 
 def _limits_addresses(config: Config) -> bool:

@@ -7,21 +7,24 @@ each, so it is done in a thread, a few times within the limit. (The plain listen
 
 import asyncio
 import socket
+from collections.abc import Callable, Iterable
 
-from penstock.proxy.app import App
+from penstock.proxy.exchange import Exchange
 from penstock.proxy.http1_connection import KEEP_ALIVE_S
 from penstock.proxy.sockets import Address, address, client_sockets, moved
 
 
-async def close_silent(app: App, served: set[Address], port: str, receive_s: float) -> None:
+async def close_silent(
+    active: Callable[[], Iterable[Exchange]], served: set[Address], port: str, receive_s: Callable[[], float]
+) -> None:
     """Look again and again; owned by the worker. served: addresses that have had a request answered.
 
     receive_s = 0: only idle connections are closed.
     """
-    limit = receive_s or KEEP_ALIVE_S
     while True:
+        limit = receive_s() or KEEP_ALIVE_S
         await asyncio.sleep(min(max(limit / 3, 0.1), 5.0))
-        busy = {exchange.scope["client"] for exchange in app.active}
+        busy = {exchange.scope["client"] for exchange in active()}
         seen = await asyncio.to_thread(_look, port, busy, frozenset(served), limit)
         served &= seen
 

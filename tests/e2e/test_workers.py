@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -229,9 +230,7 @@ def test_ctrl_c_goes_to_the_whole_group_and_is_quiet(demo: Demo, tmp_path: Path)
     )
     wait_until(lambda: listens(port), 20)
     wait_until(lambda: first_answer(port) is not None)
-    psutil.Process(process.pid)
-    for child in (process.pid, *(worker.pid for worker in psutil.Process(process.pid).children())):
-        psutil.Process(child).send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=15)
     assert process.returncode == 0
     assert output.startswith("penstock serves http://127.0.0.1:")
