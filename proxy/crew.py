@@ -132,7 +132,7 @@ class Crew:
         if keeper is None:
             if keeps_state(settings.config) and not keeps_state(before.config):
                 self._fill(self._keeper)
-        elif _keepers(before.config) != _keepers(settings.config):
+        elif _keepers(before.config) != _keepers(settings.config) or settings.config.log.file:  # which may be moved
             keeper.ending = True
             keeper.tell(SIGTERM)
 

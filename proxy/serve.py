@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -17,6 +18,7 @@ from penstock.proxy.notify import Notify
 from penstock.proxy.prepare import prepare
 from penstock.proxy.settings import Overrides, Settings, load, locate, variables
 from penstock.proxy.shared import keeps_state
+from penstock.proxy.state_folder import StateFolder
 from penstock.proxy.supervisor import Supervisor, say
 
 
@@ -36,8 +38,7 @@ def serve(option: str | None, overrides: Overrides) -> int:
                 overrides = replace(overrides, listen=given.address())
         settings = _load(option, overrides)
         listener = _listener(settings, given)
-        if keeps_state(settings.config):
-            _prepare(settings)
+        _prepare(settings)
     except CannotServe as error:
         print(error, file=sys.stderr)
         predecessor.failed(str(error))
@@ -84,6 +85,10 @@ def _listener(settings: Settings, given: Given | None) -> socket.socket:
 def _prepare(settings: Settings) -> None:
     """Make the state folder ready; a store that fails is told and no reason not to serve."""
     place = settings.config.server.state_dir
+    if not keeps_state(settings.config):
+        with suppress(OSError):  # it is for the control socket alone, and that says what is wrong
+            StateFolder(place).make()
+        return
     try:
         trouble = prepare(settings, time.time_ns())
     except OSError as error:

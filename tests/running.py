@@ -16,6 +16,9 @@ from urllib.request import urlopen
 
 import psutil
 
+from penstock.proxy.control import NAME as CONTROL
+from penstock.proxy.control import ask
+
 PENSTOCK = str(Path(sys.executable).with_name("penstock"))
 START_S = 20.0
 
@@ -89,7 +92,7 @@ class Penstock(Process):
 
     def __init__(self, config: str, *options: str, env: dict[str, str] | None = None, scheme: str = "http") -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="penstock-test-")
-        file = Path(self.folder.name) / "penstock.toml"
+        self.file = file = Path(self.folder.name) / "penstock.toml"
         file.write_text(config)
         self.config = config
         self.state_dir = Path(self.folder.name) / "penstock"
@@ -115,6 +118,24 @@ class Penstock(Process):
                 return int(text)
             time.sleep(0.01)
         raise TimeoutError(f"no keeper: {self.text()[-2000:]}")
+
+    def rewrite(self, config: str) -> None:
+        """Another configuration, put in place in one step, as editors and deployments do."""
+        draft = self.file.with_suffix(".new")
+        draft.write_text(config)
+        draft.replace(self.file)
+        self.config = config
+
+    def control(self, what: str) -> dict[str, Any]:
+        """What the server answers on its control socket."""
+        return ask(self.state_dir, {"do": what}, 60.0)
+
+    def up(self) -> None:
+        """Wait until every worker is ready, for the control socket is there then."""
+        until = time.monotonic() + START_S
+        while not (self.state_dir / CONTROL).exists():
+            assert self.process.poll() is None and time.monotonic() < until, self.text()[-2000:]
+            time.sleep(0.01)
 
     def workers(self) -> list[psutil.Process]:
         """The worker processes, the keeper of the store not among them."""
