@@ -14,11 +14,11 @@ HANDOVER = "PENSTOCK_HANDOVER"
 
 
 class Given(NamedTuple):
-    """listen: what server.listen was for it, None where that is for the socket to say. link_fd: who gave it, -1 = not
-    a penstock."""
+    """listen: what server.listen was for it, "" where the socket alone says where it is. link_fd: who gave it, -1 =
+    not a penstock."""
 
     listener: socket.socket
-    listen: str | None
+    listen: str
     link_fd: int = -1
 
     def address(self) -> Address:
@@ -38,7 +38,7 @@ def given_socket(environ: MutableMapping[str, str], pid: int) -> Given | None:
         return None
     if told[1] != "1":
         raise OSError(f"{told[1]} sockets were given (LISTEN_FDS); one is served")
-    return Given(_listener(FIRST_FD), None)
+    return Given(_listener(FIRST_FD), "")
 
 
 def handover_variable(listener_fd: int, link_fd: int, listen: str) -> str:
@@ -56,7 +56,6 @@ def _listener(fd: int) -> socket.socket:
         sock.detach()
         raise OSError(f"the socket that was given as descriptor {fd} is not a listening TCP socket")
     sock.set_inheritable(False)
-    sock.setblocking(True)
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setblocking(False)  # as in `serve.bind`
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock

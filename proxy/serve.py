@@ -34,7 +34,7 @@ def serve(option: str | None, overrides: Overrides) -> int:
         given = _given()
         if given is not None:
             predecessor = Predecessor(given.link_fd)
-            if given.listen is None and overrides.listen is None:
+            if not given.listen and overrides.listen is None:
                 overrides = replace(overrides, listen=given.address())
         settings = _load(option, overrides)
         listener = _listener(settings, given)
@@ -49,6 +49,7 @@ def serve(option: str | None, overrides: Overrides) -> int:
             settings,
             listener,
             settings.config.server.workers or cores(),
+            listen="" if given is not None and not given.listen else str(settings.config.server.listen),
             environ=dict(environ),
             predecessor=predecessor,
             notify=Notify(environ.get("NOTIFY_SOCKET", ""), time.monotonic_ns),
@@ -73,7 +74,7 @@ def _load(option: str | None, overrides: Overrides) -> Settings:
 def _listener(settings: Settings, given: Given | None) -> socket.socket:
     """The socket that was given, unless the configuration wants another one by now; else a new one."""
     listen = settings.config.server.listen
-    if given is not None and given.listen in (None, str(listen)):
+    if given is not None and given.listen in ("", str(listen)):
         return given.listener
     try:
         return bind(listen)
@@ -106,6 +107,9 @@ def bind(address: Address) -> socket.socket:
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     listener = socket.socket(family, kind, protocol)
+    # Whether `accept` blocks belongs to the socket, not to a descriptor of it: a worker that starts would make it block
+    # for all others, since Python's duplicates take this over, and one of them would hang in it.
+    listener.setblocking(False)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:

@@ -31,7 +31,7 @@ LOOK_S = 1.0
 
 
 class Supervisor:
-    """environ: what a new process of an upgrade gets. count: of workers."""
+    """count: of workers. listen, environ: what the new process of an upgrade is told (`activation.py`), and gets."""
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Supervisor:
         listener: socket,
         count: int,
         *,
+        listen: str,
         environ: Mapping[str, str],
         predecessor: Predecessor,
         notify: Notify,
@@ -70,7 +71,7 @@ class Supervisor:
         )
         self._upgrade = Upgrade(
             listener,
-            str(settings.config.server.listen),
+            listen,
             environ=environ,
             poller=poller,
             on_taken=self._hand_over,

@@ -48,7 +48,9 @@ class Hammer:
             name = next(self._ids)
             try:
                 streams = streams or await asyncio.open_connection("127.0.0.1", self._port)
-                await self._one(name, *streams)
+                if not await self._one(name, *streams):
+                    streams[1].close()
+                    streams = None
             except (OSError, asyncio.IncompleteReadError, ValueError):
                 self.told.lost.add(name)
                 if streams is not None:
@@ -57,7 +59,8 @@ class Hammer:
         if streams is not None:
             streams[1].close()
 
-    async def _one(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _one(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Ask once; whether the connection takes another request."""
         writer.write(
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nX-Request-ID: {name}\r\n"
             f"Content-Type: application/json\r\n{self._lines}Content-Length: {len(self._body)}\r\n\r\n".encode()
@@ -75,3 +78,4 @@ class Hammer:
         self.told.statuses[int(head[0].split()[1])] += 1
         if "retry-after" in fields:
             self.told.retry_after.add(int(fields["retry-after"]))
+        return fields.get("connection") != "close"

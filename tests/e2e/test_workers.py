@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -15,10 +17,12 @@ from typing import Any
 
 import psutil
 import pytest
+from hammer import Hammer
 from raw_client import JSON_TYPE, Answer, RawClient, ask, chat, chat_body, request, sse_data, wait_until
 
 from running import PENSTOCK, Demo, Penstock, config, free_port
 
+KILLS = 50 if os.environ.get("PENSTOCK_SOAK") else 10
 LIVE = request("GET", "/health/live")
 LASTING = ("X-Demo-Tokens: 100000", "X-Demo-Rate: 100")
 
@@ -117,6 +121,62 @@ def test_workers_that_die_again_and_again_are_replaced(demo: Demo) -> None:
         ready(proxy)
         assert chat(proxy.port).status == 200
         assert proxy.text().count("starting another") == 6
+
+
+def test_many_that_die_under_load_cost_only_what_they_had(demo: Demo) -> None:
+    """A victim is stopped first, so that its connections can be counted: no more requests than that may be lost."""
+    text = config(demo.port, more='[log]\nlevel = "warning"\n').replace("workers = 1", "workers = 3")
+    with Penstock(text) as proxy:
+        ready(proxy, 3)
+        hammer = Hammer(proxy.port)
+        at_stake = 0
+
+        async def kill_all() -> None:
+            nonlocal at_stake
+            asking = asyncio.ensure_future(hammer.ask(24, 1_000_000))
+            for number in range(KILLS):
+                before = len(hammer.told.answered)
+                victim = random.Random(number).choice(proxy.workers())
+                victim.suspend()
+                at_stake += sum(c.laddr.port == proxy.port and bool(c.raddr) for c in victim.net_connections("tcp4"))
+                victim.kill()
+                while len(hammer.told.answered) < before + 100:
+                    await asyncio.sleep(0.001)
+            hammer.over = True
+            await asyncio.wait_for(asking, 20)
+
+        began = time.monotonic()
+        asyncio.run(kill_all())
+        told = hammer.told
+        print(
+            f"{KILLS} workers killed in {time.monotonic() - began:.1f} s under {len(told.answered)} requests: "
+            f"{len(told.lost)} lost of {at_stake} that were theirs"
+        )
+        assert set(told.statuses) == {200}
+        assert len(told.lost) <= at_stake
+        ready(proxy, 3)
+        assert proxy.control("status")["worker_deaths"] == KILLS
+
+
+def test_a_slot_whose_workers_cannot_start_is_tried_again(demo: Demo, tmp_path: Path) -> None:
+    """Ever more slowly, without holding anything else up, and never given up while the others serve."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    text = config(demo.port, more=f'[log]\nfile = "{folder}/a.log"\n')
+    with Penstock(text.replace("workers = 1", "workers = 2")) as proxy:
+        workers = ready(proxy)
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+        began = time.monotonic()
+        workers[0].kill()
+        proxy.wait_for(r"starting another in 0\.8 s")
+        assert 0.6 < time.monotonic() - began < 5
+        assert {chat(proxy.port).status for _ in range(5)} == {200}
+        assert proxy.control("status")["ok"]
+        folder.mkdir()
+        ready(proxy)
+        assert {chat(proxy.port).status for _ in range(5)} == {200}
 
 
 def test_a_killed_parent_takes_its_workers_along(demo: Demo) -> None:

@@ -95,6 +95,26 @@ def test_a_worker_that_cannot_start_ends_the_server_with_its_reason(tmp_path: Pa
         assert "directory" in process.text()
 
 
+def test_a_damaged_secret_of_the_keys_is_said_in_words(tmp_path: Path) -> None:
+    file, state = tmp_path / "penstock.toml", tmp_path / "state"
+    state.mkdir()
+    (state / "hash.key").write_text("short")
+    file.write_text(config(9, server=f'state_dir = "{state}"'))
+    done = subprocess.run(
+        [PENSTOCK, "serve", "--config", str(file)], capture_output=True, timeout=20, check=False, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"{state}/hash.key: too short for a secret: put the right one back, from a backup\n"
+
+
+def test_without_a_usable_state_folder_it_serves_what_needs_none(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("no folder")
+    text = config(9, server=f'state_dir = "{tmp_path}/taken"', more='[store]\nurl = "none"\n')
+    with Penstock(text) as server:
+        server.wait_for("no control socket in")
+        _connected(server.port)
+
+
 def test_workers_are_as_many_as_asked_for() -> None:
     with Penstock(config(free_port(), backend="").replace("workers = 1", "workers = 3")) as server:
         wait_until(lambda: len(server.workers()) == 3)
