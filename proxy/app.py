@@ -28,7 +28,7 @@ from penstock.proxy.relay import relay
 from penstock.proxy.reply import cut, refuse
 from penstock.proxy.request_id import RequestIds
 from penstock.proxy.shared import Shared
-from penstock.proxy.upstream.attempt import run
+from penstock.proxy.upstream.attempt import Attempts
 from penstock.proxy.upstream.pool import Pool
 from penstock.proxy.watch import Watch
 
@@ -52,6 +52,7 @@ class App:
         upstreams: Mapping[str, Upstream],
         terms_of: TermsOf,
         pools: Mapping[str, Pool],
+        attempts: Attempts,
         discovery: Discovery,
         log: Log,
         request_ids: RequestIds,
@@ -72,6 +73,7 @@ class App:
         self.upstreams = upstreams
         self._terms_of = terms_of
         self.pools = pools
+        self.attempts = attempts
         self.discovery = discovery
         self.log = log
         self.request_ids = request_ids
@@ -123,11 +125,8 @@ class App:
             plan = self._plans.get(key) or await self._plan(endpoint, exchange.model)
             if self.admission is not None and endpoint.counted and not self.admission.admit(plan, exchange):
                 await self.admission.admit_when_room(plan, exchange)
-            reply = await run(plan, exchange, self.pools)
-            try:
-                await relay(reply, exchange, endpoint)
-            finally:
-                reply.pool.release(reply.connection)
+            reply = await self.attempts.run(plan, exchange)
+            await relay(reply, exchange, endpoint)
         except PenstockError as error:
             await self._failed(exchange, error)
         except ClientLeft:
@@ -156,7 +155,7 @@ class App:
             route = found
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
-        plan = make_plan(endpoint, model, route, self.upstreams, self._terms_of)
+        plan = make_plan(endpoint, model, route, self.upstreams, self._terms_of, self.attempts.cells.balancer_of)
         self._plans[endpoint.route, model] = plan
         return plan
 
@@ -164,6 +163,8 @@ class App:
         """Answer with the error, unless part of another answer has gone out."""
         exchange.error = error
         if exchange.answering:
+            if exchange.heartbeat is not None and not exchange.over:
+                await cut(exchange, error)
             return
         try:
             await discard(exchange)
@@ -193,6 +194,8 @@ class App:
         ended = perf_counter()
         exchange.close()
         self.active.discard(exchange)
+        if exchange.lease is not None:
+            self.attempts.settle(exchange)
         if self.admission is None or not self.admission.settle(exchange, ended):
             self.log.request(exchange, ended)
         if exchange.error is not None:

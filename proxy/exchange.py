@@ -5,14 +5,19 @@ from collections.abc import Awaitable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from penstock.core.endpoint import Endpoint
 from penstock.core.errors import Fault, PenstockError
 from penstock.core.plan import PlannedTarget
 from penstock.ext import MEDIA_NONE, Entry, Peek, Refusal, RequestHead, ResponseHead, Usage
 
 if TYPE_CHECKING:
+    from penstock.proxy.heartbeat import Heartbeat
     from penstock.proxy.identify import Caller
     from penstock.proxy.inbound import Upload
+    from penstock.proxy.upstream.lane import Waiter
+    from penstock.proxy.upstream.lease import Lease
 
 # What a client names its request goes back to it and into the log, if it is not longer than names are.
 LONGEST_REQUEST_ID = 200
@@ -24,6 +29,17 @@ BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 class ClientLeft(Exception):
     """The client closed the connection before its request was whole."""
+
+
+class Try(msgspec.Struct, frozen=True):
+    """An attempt that has ended. Times in ns, monotonic. outcome: in words. status: the backend's, 0 = it gave none."""
+
+    backend: str
+    model: str
+    began_ns: int
+    ended_ns: int
+    outcome: str
+    status: int
 
 
 class Exchange:
@@ -42,8 +58,16 @@ class Exchange:
     asked_usage = False
     output_cap = 0
     standing: Entry | Refusal | None = None  # what is left of its limits, for the head of its answer
+    waiter: "Waiter | None" = None  # while it stands in line
+    place = 0  # in line, when it joined; 0 = it did not wait
+    queued_s = 0.0
+    told: tuple[tuple[bytes, bytes], ...] = ()  # header lines of ours on a backend's answer: how it came about
+    heartbeat: "Heartbeat | None" = None
+    lease: "Lease | None" = None  # its place at a target, until it is given back
     backend = ""
     attempts = 0
+    tries: tuple[Try, ...] = ()  # of requests that needed more than one, or are to be explained
+    explains = False
     target: PlannedTarget | None = None  # where the request was sent
     sent = 0.0
     status = 0
@@ -157,6 +181,7 @@ class Exchange:
             headers.extend(self.cors)
         if self.standing is not None and head.has_rate_limits:
             headers = [line for line in headers if line[0] not in RATE_HEADERS]
+        headers.extend(self.told)
         if not head.has_request_id:
             headers.append((b"x-request-id", self.request_id))
         return headers
@@ -179,7 +204,7 @@ class Exchange:
         """Send a backend's whole answer as one piece; None where only `start` and `finish` can: another listener than
         ours, or a head of which lines have to go."""
         standing = self.standing
-        if self._door is None or self.cors or (standing is not None and head.has_rate_limits):
+        if self._door is None or self.cors or self.told or (standing is not None and head.has_rate_limits):
             return None
         self.status = head.status
         self.first_byte = perf_counter()
@@ -209,6 +234,20 @@ class Exchange:
         if self.error is not None:
             return self.error.fault
         return "caller" if self.client_left else None
+
+    # --- how it came about ---
+
+    def waited(self, place: int, seconds: float) -> None:
+        """It stood in line for a place at a target."""
+        self.place = self.place or place
+        self.queued_s += seconds
+        line = b"x-penstock-queue", b"place=%d; waited_ms=%d" % (self.place, round(self.queued_s * 1000))
+        self.told = (*(other for other in self.told if other[0] != line[0]), line)
+
+    def tried(self, target: PlannedTarget, began_ns: int, ended_ns: int, outcome: str, status: int) -> None:
+        """An attempt has ended."""
+        made = Try(target.upstream.name, target.model, began_ns, ended_ns, outcome, status)
+        self.tries = (*self.tries, made)
 
     # --- the client's leaving, and its silence ---
 
@@ -259,3 +298,5 @@ class Exchange:
             self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
+        if self.heartbeat is not None:
+            self.heartbeat.stop()

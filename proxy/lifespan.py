@@ -1,6 +1,7 @@
 """How settings become an `App`: at a worker's start, and at each reload anew, with what fits of the one before."""
 
 import asyncio
+import random
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -27,6 +28,8 @@ from penstock.proxy.log import Log
 from penstock.proxy.request_id import RequestIds
 from penstock.proxy.settings import Settings
 from penstock.proxy.shared import Memory, Shared, keeps_state, open_shared
+from penstock.proxy.upstream.attempt import Attempts
+from penstock.proxy.upstream.targets import TargetCells
 from penstock.proxy.wall_clock import WallClock
 
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -121,6 +124,15 @@ async def _build(
         same = {name for name, each in backends.items() if previous.backends.get(name) is each}
         discovery.take_over(previous.app.discovery, same)
     shared = await shared_of(settings, parts, previous)
+    attempts = Attempts(
+        config,
+        pools=pools,
+        cells=TargetCells(config, parts.memory.targets()),
+        log=log,
+        loop=parts.loop,
+        now_ns=time.monotonic_ns,
+        draw=random.getrandbits,
+    )
     app = App(
         config,
         routes=Routes.of(config),
@@ -131,6 +143,7 @@ async def _build(
         upstreams=upstreams,
         terms_of=terms_of(config, settings.prices),
         pools=pools,
+        attempts=attempts,
         discovery=discovery,
         log=log,
         request_ids=parts.request_ids,

@@ -1,11 +1,11 @@
 """Carry a backend's answer to the client, byte for byte, as it comes.
 
-A model's whole (not streamed) answer is held until it is complete, so that a backend that fails half way is still a
-clean error. Everything else goes on chunk by chunk: sent first, then scanned. While the client is slow, nothing is
-read from the backend.
+A model's whole (not streamed) answer is here already (`upstream/attempt.py` holds it). Everything else goes on chunk by
+chunk: sent first, then scanned. While the client is slow, nothing is read from the backend.
 """
 
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Generator, Iterator
+from time import perf_counter
 from types import coroutine
 from typing import Any
 
@@ -27,101 +27,101 @@ from penstock.ext import (
 )
 from penstock.proxy.decoding import decoded
 from penstock.proxy.exchange import Exchange
+from penstock.proxy.heartbeat import instead_of_stream
 from penstock.proxy.reply import cut
 from penstock.proxy.upstream.attempt import Reply
 from penstock.proxy.upstream.connection import Connection
 
-# A whole answer above this is not held: it goes on as it comes.
-HOLD_BYTES = 16_777_216
 # Image answers carry the images; their usage stands at the end.
 COPY_BYTES = 16_777_216
 DONE = object()  # an awaitable's first step was its last
 
 
-def relay(reply: Reply, exchange: Exchange, endpoint: Endpoint) -> Coroutine[Any, Any, None]:
-    """Send the whole of `reply` on, in the way its kind asks for."""
+def relay(reply: Reply, exchange: Exchange, endpoint: Endpoint) -> Awaitable[None]:
+    """Send the whole of `reply` on, in the way its kind asks for, and give its connection back."""
     head = reply.head
-    exchange.media = media = head.media
+    media = head.media
     dialect = endpoint.dialect
-    if head.status != 200:
-        return _opaque(reply, exchange, None)
-    if media == MEDIA_JSON and (head.content_length or 0) <= HOLD_BYTES:
-        if dialect is not None:
-            return _whole(reply, exchange, dialect)
-        return _opaque(reply, exchange, Copy() if exchange.entry is not None else None)
-    if dialect is not None and media in (MEDIA_EVENT_STREAM, MEDIA_NDJSON) and not head.encoded:
-        return _stream(reply, exchange, ReplyScanner(dialect))
-    return _opaque(reply, exchange, None)
+    streams = media == MEDIA_EVENT_STREAM and head.status == 200 and not head.encoded
+    if exchange.heartbeat is not None and not streams:
+        exchange.heartbeat.stop()
+        if exchange.heartbeat.begun:
+            return instead_of_stream(reply, exchange)
+    exchange.media = media
+    if reply.connection is None:
+        exchange.answer_bytes = len(reply.body)
+        sent = exchange.answer(head, reply.body) if exchange.method != "HEAD" else None
+        return sent or _whole(reply, exchange)
+    if dialect is not None and (streams or (media == MEDIA_NDJSON and head.status == 200 and not head.encoded)):
+        return _stream(reply, reply.connection, exchange, ReplyScanner(dialect))
+    copied = media == MEDIA_JSON and dialect is None and head.status == 200 and exchange.entry is not None
+    return _opaque(reply, reply.connection, exchange, Copy() if copied else None)
 
 
-async def _whole(reply: Reply, exchange: Exchange, dialect: int) -> None:
-    """A model's answer in one piece: complete, or a failed attempt that the client sees as an error only."""
-    connection = reply.connection
-    body = connection.take()
-    if not connection.complete:
-        parts = [body]
-        while not connection.complete:
-            parts.append(await connection.read())
-        body = b"".join(parts)
-    text = decoded(body, reply.head.headers) if reply.head.encoded else body
-    answer = None if text is None else scan_answer(text, dialect)
-    if answer is not None:
-        exchange.usage = answer.usage
-        if not answer.complete:
-            raise IncompleteReply("the backend's answer has no finish_reason: it was cut off", phase="body")
-    exchange.answer_bytes = len(body)
-    sent = exchange.answer(reply.head, body)
-    if sent is not None:
-        await sent
-        return
+async def _whole(reply: Reply, exchange: Exchange) -> None:
+    """An answer that is here already, where `exchange.answer` cannot send it."""
     await exchange.start(reply.head.status, exchange.outgoing(reply.head))
-    await exchange.finish(body)
+    await exchange.finish(reply.body)
 
 
-async def _stream(reply: Reply, exchange: Exchange, scanner: ReplyScanner) -> None:
+async def _stream(reply: Reply, connection: Connection, exchange: Exchange, scanner: ReplyScanner) -> None:
     """A model's stream. Its end is the dialect's end mark, not the end of the body."""
-    connection = reply.connection
     remover = UsageRemover() if exchange.asked_usage else None
     outlet = Outlet(exchange, scanner, remover)
-    headers = exchange.outgoing(reply.head)
-    if remover is not None:  # the length would be that with the usage in it
-        headers = [line for line in headers if line[0] != b"content-length"]
-    await exchange.start(reply.head.status, headers)
     try:
-        last = await _all_but_the_last(connection, outlet)
-        scanner.feed(last)
-        scanner.finish()
-        if remover is not None:
-            last = remover.feed(last) + remover.finish()
-    except BackendError as error:
-        # After the end mark the reply is whole, whatever becomes of the connection.
-        if not scanner.flags & REPLY_COMPLETE:
-            await cut(exchange, error, told=bool(scanner.flags & REPLY_ERROR))
+        await _begin_stream(reply, exchange, remover)
+        try:
+            last = await _all_but_the_last(connection, outlet)
+            scanner.feed(last)
+            scanner.finish()
+            if remover is not None:
+                last = remover.feed(last) + remover.finish()
+        except BackendError as error:
+            # After the end mark the reply is whole, whatever becomes of the connection.
+            if not scanner.flags & REPLY_COMPLETE:
+                await cut(exchange, error, told=bool(scanner.flags & REPLY_ERROR))
+                return
+            last = b""
+        finally:
+            exchange.usage = scanner.usage
+            exchange.stream_lines = scanner.lines
+        if scanner.flags & REPLY_COMPLETE:
+            await exchange.finish(last)
             return
-        last = b""
+        await exchange.write(last)
+        early = IncompleteReply("the backend ended the stream before the reply was complete", phase="body")
+        await cut(exchange, early, told=bool(scanner.flags & REPLY_ERROR))
     finally:
-        exchange.usage = scanner.usage
-        exchange.stream_lines = scanner.lines
-    if scanner.flags & REPLY_COMPLETE:
-        await exchange.finish(last)
-        return
-    await exchange.write(last)
-    early = IncompleteReply("the backend ended the stream before the reply was complete", phase="body")
-    await cut(exchange, early, told=bool(scanner.flags & REPLY_ERROR))
+        reply.pool.release(connection)
 
 
-async def _opaque(reply: Reply, exchange: Exchange, copy: "Copy | None") -> None:
+def _begin_stream(reply: Reply, exchange: Exchange, remover: UsageRemover | None) -> Awaitable[None]:
+    if exchange.answering:  # a heartbeat took the head with it
+        exchange.first_byte = perf_counter()
+        return exchange.write(b"")
+    headers = exchange.outgoing(reply.head)
+    if remover is not None or exchange.heartbeat is not None:  # the length would be another
+        headers = [line for line in headers if line[0] != b"content-length"]
+    return exchange.start(reply.head.status, headers)
+
+
+async def _opaque(reply: Reply, connection: Connection, exchange: Exchange, copy: "Copy | None") -> None:
     """Anything else: files, audio, errors of the backend's. Framing alone says where it ends."""
-    await exchange.start(reply.head.status, exchange.outgoing(reply.head))
     try:
-        last = await _all_but_the_last(reply.connection, Outlet(exchange, copy, None))
-        if copy is not None:
-            copy.feed(last)
-            exchange.usage = copy.usage(reply.head)
-    except BackendError as error:
-        await cut(exchange, error)
-    else:
-        await exchange.finish(last)
+        await exchange.start(reply.head.status, exchange.outgoing(reply.head))
+        try:
+            if reply.body:  # what was held of it, before it became too much
+                await exchange.write(reply.body)
+            last = await _all_but_the_last(connection, Outlet(exchange, copy, None))
+            if copy is not None:
+                copy.feed(last)
+                exchange.usage = copy.usage(reply.head)
+        except BackendError as error:
+            await cut(exchange, error)
+        else:
+            await exchange.finish(last)
+    finally:
+        reply.pool.release(connection)
 
 
 class Copy:
@@ -169,12 +169,13 @@ class Outlet:
     remover: takes the usage out again that the client did not ask for.
     """
 
-    __slots__ = ("_failure", "_remover", "_scanner", "_send", "_unfinished")
+    __slots__ = ("_failure", "_heartbeat", "_remover", "_scanner", "_send", "_unfinished")
 
     def __init__(self, exchange: Exchange, scanner: ReplyScanner | Copy | None, remover: UsageRemover | None) -> None:
         self._send = exchange.send
         self._scanner = scanner
         self._remover = remover
+        self._heartbeat = exchange.heartbeat
         self._unfinished: tuple[Iterator[Any], Any] | None = None
         self._failure: Exception | None = None
 
@@ -194,6 +195,8 @@ class Outlet:
             self._failure = error
             return False
         self._scan(read)
+        if self._heartbeat is not None:
+            self._heartbeat.passed(body)
         if waits_for is DONE:
             return True
         self._unfinished = (steps, waits_for)

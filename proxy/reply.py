@@ -31,6 +31,7 @@ async def send_json(exchange: Exchange, status: int, value: Any, extra: tuple[tu
         *SECURITY_HEADERS,
         (b"x-request-id", exchange.request_id),
         *exchange.cors,
+        *exchange.told,
         *extra,
     ]
     if exchange.scope["scheme"] == "https":

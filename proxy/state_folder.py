@@ -16,6 +16,7 @@ class StateFolder:
         self.path = Path(path)
         self.database = self.path / "penstock.db"
         self.shared = self.path / "state.shm"
+        self.targets = self.path / "targets.shm"
         self.spool = self.path / "spool"
 
     def make(self) -> None:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from math import inf
 from typing import Any, TypeVar
 
 import msgspec
 import uvloop
 
+from penstock.core.address import Url
+from penstock.core.config import Backend as BackendSection
+from penstock.core.config import Balance, Config, Retry
 from penstock.core.endpoint import match
-from penstock.core.plan import Plan, PlannedTarget, Timeouts, make_plan, upstream
+from penstock.core.plan import Group, Plan, PlannedTarget, Timeouts, make_plan, upstream
 from penstock.core.route import Route, Target
-from penstock.ext import ResponseHead
+from penstock.ext import ResponseHead, Targets
 from penstock.proxy.exchange import Exchange
+from penstock.proxy.upstream.attempt import Attempts, Reply
 from penstock.proxy.upstream.connection import Connection
 from penstock.proxy.upstream.pool import Pool, Resolve
+from penstock.proxy.upstream.targets import TargetCells
 
 PATIENCE_S = 5.0
 # Small, so that a backend that does not read is felt after some kilobytes.
@@ -257,4 +264,87 @@ def target(port: int, *, name: str = "b", timeouts: Timeouts = NO_LIMITS, rename
 
 
 def plan_to(*targets: PlannedTarget) -> Plan:
-    return msgspec.structs.replace(make_plan(CHAT, "m", Route(()), {}), targets=targets)
+    """A plan with one group; `attempts` and `run` give it its balancer."""
+    made = make_plan(CHAT, "m", Route(()), {})
+    return msgspec.structs.replace(made, targets=targets, groups=(Group(None, targets),))  # type: ignore[arg-type]
+
+
+class Lines:
+    """A log that keeps its events."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def event(self, level: str, message: str, **fields: Any) -> None:
+        self.events.append((message, {"level": level, **fields}))
+
+    @property
+    def breakers(self) -> list[tuple[str, str]]:
+        """The changes of breakers: (backend, state)."""
+        return [(fields["backend"], fields["breaker"]) for _, fields in self.events if "breaker" in fields]
+
+
+class Side:
+    """One worker's way to its backends: Attempts with cells of its own, and the plans that go with them."""
+
+    def __init__(
+        self,
+        pools: Mapping[str, Pool],
+        *,
+        shared: Targets | None = None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+        most: Mapping[str, int] | None = None,
+        heartbeat_s: float = 0,
+        balance: Balance = "least_in_flight",
+        **sections: Any,
+    ) -> None:
+        """most: max_in_flight of backends. sections: of the configuration, [retry] without a pause if not given."""
+        url = Url.parse("http://127.0.0.1:1/v1")
+        backends = {
+            name: BackendSection(kind="openai", url=url, max_in_flight=(most or {}).get(name, 0))
+            for name in sorted(pools)
+        }
+        sections.setdefault("retry", Retry(backoff_ms=0))
+        self.log = Lines()
+        self.shared = shared or Targets("", b"boot")
+        self.cells = TargetCells(Config(backends=backends, **sections), self.shared)
+        self._heartbeat_s = heartbeat_s
+        self._balance = balance
+        self.attempts = Attempts(
+            Config(backends=backends, **sections),
+            pools=pools,
+            cells=self.cells,
+            log=self.log,  # type: ignore[arg-type]
+            loop=asyncio.get_running_loop(),
+            now_ns=now_ns,
+            draw=random.Random(5).getrandbits,
+        )
+
+    def plan(self, *groups: tuple[PlannedTarget, ...]) -> Plan:
+        """The model's own targets first, then those of its fallbacks."""
+        bound = tuple(
+            Group(
+                self.cells.balancer_of(
+                    tuple(Target(each.upstream.name, each.model) for each in targets), self._balance
+                ),
+                targets,
+            )
+            for targets in groups
+        )
+        flat = tuple(each for targets in groups for each in targets)
+        made = make_plan(CHAT, "m", Route(()), {})
+        return msgspec.structs.replace(made, targets=flat, groups=bound, heartbeat_s=self._heartbeat_s)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(cell.in_flight for cell in self.cells.backends.values())
+
+
+async def run(plan: Plan, made: Exchange, pools: Mapping[str, Pool], **sections: Any) -> Reply:
+    """One request over the targets of `plan_to`; its place is given back with the answer's head."""
+    side = Side(pools, **sections)
+    try:
+        return await side.attempts.run(side.plan(plan.targets), made)
+    finally:
+        side.attempts.release(made)
+        assert side.in_flight == 0

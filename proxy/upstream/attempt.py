@@ -1,125 +1,271 @@
 """Attempts: take a request to the first target that answers it.
 
-One attempt is: take or open a connection, send, wait for the response's head. A failure goes to the table in
-`core/retry.py`. Once `run` has returned, the answer belongs to the client and nothing is tried again.
+One attempt is: a place at a target, a connection, the request, and so much of the answer that nothing is left that
+could be tried elsewhere: the whole of a model's whole answer, of others the head and the first bytes of the body. A
+failure goes to `course.py`, which asks the table in `core/retry.py`. Once `run` has returned, the answer belongs to
+the client and nothing is tried again.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.core.errors import BackendError
-from penstock.core.plan import Plan, PlannedTarget, Timeouts
-from penstock.core.retry import Decision, decide
-from penstock.ext import ResponseHead, rewrite
+from penstock.core.config import Config
+from penstock.core.endpoint import Endpoint
+from penstock.core.errors import BackendError, BackendStatus, IncompleteReply, NoHealthyTarget
+from penstock.core.plan import Plan
+from penstock.core.retry import is_failure, read_retry_after
+from penstock.ext import MEDIA_JSON, TAKE_PROBE, ResponseHead, scan_answer
+from penstock.proxy.decoding import decoded
 from penstock.proxy.exchange import Exchange
+from penstock.proxy.heartbeat import IDLE, begin_heartbeat
+from penstock.proxy.log import Log
 from penstock.proxy.upstream.connection import Connection
+from penstock.proxy.upstream.course import Course
+from penstock.proxy.upstream.hedge import Hedge
+from penstock.proxy.upstream.lease import Draw, Lease, Search
+from penstock.proxy.upstream.line import Line
 from penstock.proxy.upstream.pool import Pool
-from penstock.proxy.upstream.upload import send_upload
+from penstock.proxy.upstream.retry_budget import RetryBudget
+from penstock.proxy.upstream.sending import JOIN_BYTES, request, request_lines, send_slowly
+from penstock.proxy.upstream.targets import TargetCells
 
-# Below this, head and body go to the socket as one piece of memory; above, copying costs more than a second write.
-JOIN_BYTES = 65_536
+if TYPE_CHECKING:
+    from penstock.proxy.chaos import Chaos
+
+# A whole answer above this is not held: it goes on as it comes.
+HOLD_BYTES = 16_777_216
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A backend's answer under way. Whoever holds it gives the connection back to the pool."""
+    """A backend's answer. connection: where the rest of it comes from, to be given back to the pool; None = `body` is
+    all of it, else what was read of it already."""
 
     head: ResponseHead
-    connection: Connection
+    connection: Connection | None
     pool: Pool
+    body: bytes = b""
 
 
-async def run(plan: Plan, exchange: Exchange, pools: Mapping[str, Pool]) -> Reply:
-    """The first answer any target gives, whatever its status. Raises BackendError, NoHealthyTarget."""
-    tried = 0
-    total_since = exchange.now()
-    # A streamed body can be sent once only, so it never goes on a connection that may have died while idle.
-    fresh = exchange.upload is not None
-    while True:
-        target = plan.targets[tried]
+class Refused(BackendStatus):
+    """An answer that says the backend failed, under way. Whoever drops it closes it."""
+
+    def __init__(self, reply: Reply) -> None:
+        head = reply.head
+        wait_s = None
+        if head.retry_after is not None:
+            date = next((value for name, value in head.headers if name == b"date"), None)
+            wait_s = read_retry_after(head.retry_after, date)
+        super().__init__(
+            f"the backend {reply.pool.name!r} answered {head.status}", status=head.status, retry_after_s=wait_s
+        )
+        self.reply: Reply | None = reply
+
+
+class Attempts:
+    """One per App. now_ns: monotonic. draw: random bits. chaos: None = there are no faults on purpose."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        pools: Mapping[str, Pool],
+        cells: TargetCells,
+        log: Log,
+        loop: asyncio.AbstractEventLoop,
+        now_ns: Callable[[], int],
+        draw: Draw,
+        chaos: "Chaos | None" = None,
+    ) -> None:
+        self.rules = config.retry
+        self.pools = pools
+        self.cells = cells
+        self.log = log
+        self.loop = loop
+        self.now_ns = now_ns
+        self.draw = draw
+        self.chaos = chaos
+        self.budget = RetryBudget()
+        self.line = Line(cells, config.queue, loop, now_ns, draw)
+        self._hedge = Hedge(config.hedge.max_share) if config.hedge.max_share else None
+
+    async def run(self, plan: Plan, exchange: Exchange) -> Reply:
+        """The first answer a target gives that need not be tried elsewhere.
+
+        Raises BackendError, NoHealthyTarget, QueueFull. `exchange.lease` is the place at the target, until `settle`.
+        """
+        self.budget.requests += 1
+        if plan.heartbeat_s:
+            begin_heartbeat(plan.heartbeat_s, exchange, self._comment, self.loop)
+        now_ns = self.now_ns()
+        group = plan.groups[0]
+        taken = group.balancer.take(now_ns, self.draw(64))
+        exchange.lease = lease = Lease(group, taken) if taken >= 0 else await self.seek(Search(plan), exchange)
+        if lease.taken >= TAKE_PROBE:
+            self.tell_probe(lease)
+        since = exchange.now()
         try:
-            return await _attempt(target, exchange, pools[target.upstream.name], fresh, total_since)
-        except BackendError as error:
-            replayable = exchange.upload is None or not exchange.upload.begun
-            decision = decide(error, replayable=replayable, targets_left=len(plan.targets) - tried - 1)
-            if decision is Decision.GIVE_UP:
-                raise
-            if decision is Decision.NEXT_TARGET:
-                tried += 1
-            error.__traceback__ = None  # it holds frames that hold the error
-            fresh = decision is Decision.NEW_CONNECTION or exchange.upload is not None
-
-
-async def _attempt(target: PlannedTarget, exchange: Exchange, pool: Pool, fresh: bool, total_since: float) -> Reply:
-    exchange.backend = pool.name
-    exchange.attempts += 1
-    connection = (None if fresh else pool.take()) or await pool.connect(fresh=fresh)
-    try:
-        timeouts = target.upstream.timeouts
-        connection.total_deadline = total_since + timeouts.total_s
-        connection.deadline = exchange.now() + timeouts.first_byte_s
-        exchange.target = target
-        exchange.sent = perf_counter()
-        start = target.start if target.start and not exchange.query else request_lines(target, exchange)
-        if exchange.upload is not None:
-            await send_upload(target, exchange, exchange.upload, start, connection)
-        else:
-            body = exchange.body
-            if len(body) > JOIN_BYTES:
-                await _send_large(timeouts, exchange, connection, start, _changed(target, exchange))
+            if self._hedge is None or not self._hedge.applies(plan, exchange):
+                reply = await self.attempt(lease, exchange, now_ns, since)
             else:
-                connection.send(_request(target, exchange, start), exchange.method == "HEAD")
-        while (head := connection.response) is None:
-            await connection.news()
-        return Reply(head, connection, pool)
-    except BaseException:
-        # A failure, or the client left: either way the backend must stop working on it now.
-        connection.close()
-        raise
+                reply = await self._hedge.attempt(self, lease, exchange, since)
+        except (BackendError, NoHealthyTarget) as error:
+            return await Course(self, plan, exchange, exchange.lease or lease, since).run(error, now_ns)
+        if reply.connection is None:
+            self.release(exchange)
+        if exchange.explains:
+            exchange.tried(lease.target, now_ns, self.now_ns(), "answered", reply.head.status)
+        return reply
+
+    async def seek(self, search: Search, exchange: Exchange) -> Lease:
+        """A place at a target, standing in line for it if need be. Raises NoHealthyTarget, QueueFull."""
+        now_ns = self.now_ns()
+        found = search.take(now_ns, self.draw(64))
+        if isinstance(found, Lease):
+            return found
+        if found is None:
+            raise search.refusal(now_ns)
+        return await self.line.wait(search, found, exchange)
+
+    async def attempt(
+        self, lease: Lease, exchange: Exchange, began_ns: int, since: float, fresh: bool = False
+    ) -> Reply:
+        """One attempt at one target. since: when the first one began, in the loop's time, for the total timeout.
+
+        fresh: on a new connection. Raises BackendError (Refused: the answer says it), NoHealthyTarget.
+        """
+        target = lease.target
+        pool = self.pools[target.upstream.name]
+        exchange.backend = pool.name
+        exchange.attempts += 1
+        # A streamed body can be sent once only, so it never goes on a connection that may have died while idle.
+        fresh = fresh or exchange.upload is not None
+        hit = self.chaos.of(target, exchange) if self.chaos is not None and self.chaos.on else None
+        if hit is not None and (instead := await hit.before(exchange)) is not None:
+            return _of_chaos(Reply(instead.response, None, pool, instead.take()))
+        connection = None if fresh else pool.take()
+        if connection is None:
+            connection = await pool.connect(fresh=fresh)
+            began_ns = self.now_ns()
+        try:
+            timeouts = target.upstream.timeouts
+            connection.total_deadline = since + timeouts.total_s
+            connection.deadline = exchange.now() + timeouts.first_byte_s
+            exchange.target = target
+            exchange.sent = perf_counter()
+            start = target.start if target.start and not exchange.query else request_lines(target, exchange)
+            if exchange.upload is not None or exchange.body_bytes > JOIN_BYTES:
+                await send_slowly(target, exchange, connection, start)
+            else:
+                connection.send(request(target, exchange, start), exchange.method == "HEAD")
+            while (head := connection.response) is None:
+                await connection.news()
+            answered_ns = self.now_ns()
+            if hit is not None:
+                connection = hit.wrap(connection)
+            body = b""
+            failing = is_failure(head.status)
+            if not failing:
+                if (dialect := held_dialect(head, exchange.endpoint)) is not None:
+                    body = connection.take()
+                    if not connection.complete:
+                        body = await _rest(connection, body)
+                    if connection.complete:
+                        check_whole(head, body, dialect, exchange)
+                else:
+                    while not connection.readable:
+                        await connection.news()
+        except BaseException:
+            # A failure, or the client left: either way the backend must stop working on it now.
+            connection.close()
+            raise
+        if failing:
+            raise Refused(Reply(head, connection, pool))
+        if lease.group.balancer.answered(lease.taken, answered_ns, answered_ns - began_ns):
+            self._tell(lease, "closed", "the probe was answered")
+        if self._hedge is not None:
+            self._hedge.measure(lease, answered_ns - began_ns)
+        if body and connection.complete:
+            pool.release(connection)
+            connection = None
+        return Reply(head, connection, pool, body)
+
+    def _comment(self, exchange: Exchange) -> bytes:
+        """What a heartbeat says."""
+        if exchange.waiter is None:
+            return IDLE
+        return b": waiting place=%d estimate_s=%d\n\n" % self.line.standing(exchange.waiter)
+
+    # --- places, and what targets are told -------------------------------------------------------------------
+
+    def settle(self, exchange: Exchange) -> None:
+        """The request has ended: its place is free, and its target told if the answer broke off."""
+        error = exchange.error
+        if exchange.lease is not None and isinstance(error, BackendError):
+            self.failed(exchange.lease, error)
+        self.release(exchange)
+
+    def release(self, exchange: Exchange) -> None:
+        lease, exchange.lease = exchange.lease, None
+        if lease is not None:
+            lease.group.balancer.release(lease.taken)
+            if self.line.lanes:
+                self.line.freed(lease, perf_counter() - exchange.sent if exchange.sent else 0.0)
+
+    def failed(self, lease: Lease, error: Exception) -> None:
+        """Tell the target's breaker of a failure; what is no fault of the target's is none."""
+        if not isinstance(error, BackendError) or error.stale:
+            return
+        now_ns = self.now_ns()
+        if lease.group.balancer.failed(lease.taken, now_ns, error.phase == "connect"):
+            cell = self.cells.members(lease.group.balancer)[lease.index].target
+            requests, failures = cell.window(now_ns)
+            self._tell(
+                lease,
+                "open",
+                f"{cell.failures_in_row} failures in a row, {failures} of {requests} requests in the window; "
+                f"the last: {error.message}",
+            )
+
+    def tell_probe(self, lease: Lease) -> None:
+        self._tell(lease, "half_open", "the time to recover is over: one request tries the target")
+
+    def _tell(self, lease: Lease, state: str, why: str) -> None:
+        target = lease.target
+        self.cells.change(self.log, target.upstream.name, target.model, state, why)
 
 
-def _request(target: PlannedTarget, exchange: Exchange, start: bytes) -> bytes:
-    """Head and held body in one piece, with what a target or a limit needs written into the body."""
-    head, body, peek = exchange.head, exchange.body, exchange.peek
-    if peek is None or not _changes(target, exchange):
-        length = len(body) if body or head.content_length is not None else -1
-        return head.encode(start, length, body, exchange.asked_usage)
-    cap = exchange.output_cap
-    return head.encode_changed(
-        start, body, peek, target.rename_json, exchange.asked_usage, target.cap_name if cap else b"", cap
-    )
+def held_dialect(head: ResponseHead, endpoint: Endpoint | None) -> int | None:
+    """The dialect of a model's whole answer, which is held; None = it is another answer, or too long."""
+    if head.status != 200 or head.media != MEDIA_JSON or endpoint is None or (head.content_length or 0) > HOLD_BYTES:
+        return None
+    return endpoint.dialect
 
 
-def _changed(target: PlannedTarget, exchange: Exchange) -> bytes:
-    """The body alone, changed as in `_request`."""
-    cap = exchange.output_cap
-    if exchange.peek is None or not _changes(target, exchange):
-        return exchange.body
-    cap_name = target.cap_name if cap else b""
-    return rewrite(exchange.body, exchange.peek, target.rename_json, exchange.asked_usage, cap_name, cap)
+def _of_chaos(reply: Reply) -> Reply:
+    """An answer no backend gave. Raises Refused."""
+    if is_failure(reply.head.status):
+        raise Refused(reply)
+    return reply
 
 
-def _changes(target: PlannedTarget, exchange: Exchange) -> bool:
-    return bool(target.rename_json is not None or exchange.asked_usage or exchange.output_cap)
+async def _rest(connection: Connection, first: bytes) -> bytes:
+    """The rest of a body that is held, as far as it is."""
+    parts, size = [first], len(first)
+    while not connection.complete and size <= HOLD_BYTES:
+        parts.append(await connection.read())
+        size += len(parts[-1])
+    return b"".join(parts)
 
 
-async def _send_large(
-    timeouts: Timeouts, exchange: Exchange, connection: Connection, start: bytes, body: bytes
-) -> None:
-    """Send a body that the socket may not take at once; only a backend that takes none of it is too slow."""
-    connection.send(exchange.head.encode(start, len(body), b"", exchange.asked_usage))
-    connection.write(body)
-    connection.await_room(exchange.now() + timeouts.send_s)
-    await connection.drain()
-    # An answer ends the wait too; what the backend has not taken by then it does not want.
-    connection.sending = connection.full
-    connection.await_answer(exchange.now() + timeouts.first_byte_s)
-
-
-def request_lines(target: PlannedTarget, exchange: Exchange) -> bytes:
-    """Request line and our header lines of one attempt."""
-    path = target.upstream.path(exchange.path)
-    if exchange.query:
-        path = b"%b?%b" % (path, exchange.query)
-    return b"%b %b HTTP/1.1\r\n%b" % (exchange.method.encode(), path, target.upstream.lines)
+def check_whole(head: ResponseHead, body: bytes, dialect: int, exchange: Exchange) -> None:
+    """Read the usage of a model's answer. Raises IncompleteReply if it is a cut one."""
+    text = decoded(body, head.headers) if head.encoded else body
+    answer = None if text is None else scan_answer(text, dialect)
+    if answer is not None:
+        exchange.usage = answer.usage
+        if not answer.complete:
+            raise IncompleteReply("the backend's answer has no finish_reason: it was cut off", phase="body")

@@ -189,6 +189,11 @@ class Connection(asyncio.Protocol):
         return self._end != MESSAGE_OPEN and not self._body
 
     @property
+    def readable(self) -> bool:
+        """There is something to `take`, or nothing more will come."""
+        return bool(self._body) or self._end != MESSAGE_OPEN
+
+    @property
     def answered(self) -> bool:
         """The response's head is here."""
         return self.response is not None

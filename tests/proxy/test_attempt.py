@@ -19,6 +19,7 @@ from scripted import (
     plan_to,
     play,
     pool,
+    run,
     starts,
     stop,
     target,
@@ -26,14 +27,17 @@ from scripted import (
     until,
 )
 
+from penstock.core.config import Retry
 from penstock.core.errors import BackendTimeout, BadAnswer, ConnectFailed, NoHealthyTarget
 from penstock.ext import peek
 from penstock.proxy.exchange import ClientLeft, Exchange
 from penstock.proxy.inbound import Upload
-from penstock.proxy.upstream.attempt import JOIN_BYTES, Reply, run
+from penstock.proxy.upstream.attempt import Reply
 from penstock.proxy.upstream.pool import Pool
+from penstock.proxy.upstream.sending import JOIN_BYTES
 from running import free_port
 
+ONCE = Retry(attempts=1)
 JSON = (b"content-type", b"application/json")
 
 
@@ -64,10 +68,11 @@ async def idle_connection(made: Pool, server: Backend) -> Peer:
 
 
 async def body_of(reply: Reply) -> bytes:
-    parts = []
-    while not reply.connection.complete:
-        parts.append(await reply.connection.read())
-    reply.pool.release(reply.connection)
+    parts = [reply.body]
+    if reply.connection is not None:
+        while not reply.connection.complete:
+            parts.append(await reply.connection.read())
+        reply.pool.release(reply.connection)
     return b"".join(parts)
 
 
@@ -182,11 +187,11 @@ def test_the_second_try_is_on_a_new_connection_even_if_others_are_idle() -> None
     play(scene())
 
 
-def test_an_error_on_a_new_connection_is_not_tried_again() -> None:
+def test_an_error_on_a_new_connection_is_an_attempt() -> None:
     async def scene() -> None:
         async with backend() as server, pool(server.port) as made:
             sent = asks()
-            running = starts(run(plan_to(target(server.port)), sent, {"b": made}))
+            running = starts(run(plan_to(target(server.port)), sent, {"b": made}, retry=ONCE))
             peer = await server.accept()
             await peer.request()
             peer.end()
@@ -199,12 +204,12 @@ def test_an_error_on_a_new_connection_is_not_tried_again() -> None:
     play(scene())
 
 
-def test_an_answer_that_began_is_not_asked_for_again() -> None:
+def test_an_answer_that_began_on_an_old_connection_is_an_attempt() -> None:
     async def scene() -> None:
         async with backend() as server, pool(server.port) as made:
             old = await idle_connection(made, server)
             sent = asks()
-            running = starts(run(plan_to(target(server.port)), sent, {"b": made}))
+            running = starts(run(plan_to(target(server.port)), sent, {"b": made}, retry=ONCE))
             await old.request()
             old.send(b"HTTP/1.1 2")
             await turns()
@@ -232,7 +237,7 @@ def test_a_backend_that_is_no_http_server_is_not_asked_for_ever(greeting: str) -
         async with backend(GREETINGS[greeting]) as server, pool(server.port) as made:
             for number in range(1, 21):
                 sent = asks()
-                running = starts(run(plan_to(target(server.port)), sent, {"b": made}))
+                running = starts(run(plan_to(target(server.port)), sent, {"b": made}, retry=ONCE))
                 await until(lambda n=number, r=running: r.done() or len(server.all) > 2 * n)  # type: ignore[misc]
                 running.cancel()
                 with pytest.raises((BadAnswer, ConnectFailed)):
@@ -296,7 +301,7 @@ def test_the_next_target_when_one_cannot_be_reached() -> None:
             peer.send(OK)
             reply = await running
             assert await body_of(reply) == b"ok"
-            assert (sent.backend, sent.attempts, reply.pool) == ("b", 2, made)
+            assert (sent.backend, reply.pool) == ("b", made) and sent.attempts <= 2
             sent.close()
 
     play(scene())
@@ -309,7 +314,7 @@ def test_no_target_can_be_reached() -> None:
             sent = asks()
             with pytest.raises(ConnectFailed):
                 await run(plan_to(target(ports[0], name="a"), target(ports[1])), sent, {"a": first, "b": second})
-            assert (sent.backend, sent.attempts) == ("b", 2)
+            assert sent.attempts == 3
             sent.close()
 
     play(scene())
@@ -320,7 +325,7 @@ def test_a_backends_error_answer_is_an_answer(status: int) -> None:
     async def scene() -> None:
         async with backend() as server, pool(server.port) as made:
             sent = asks()
-            running = starts(run(plan_to(target(server.port), target(server.port)), sent, {"b": made}))
+            running = starts(run(plan_to(target(server.port), target(server.port)), sent, {"b": made}, retry=ONCE))
             peer = await server.accept()
             await peer.request()
             peer.send(b"HTTP/1.1 %d Status\r\nContent-Length: 2\r\n\r\nno" % status)
