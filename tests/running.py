@@ -143,7 +143,11 @@ class Penstock(Process):
         return [child for child in psutil.Process(self.process.pid).children() if child.pid != keeper]
 
 
-def config(demo_port: int, *, server: str = "", backend: str = "", more: str = "") -> str:
+# Most tests break a backend that others use too: its breaker stays out of their way.
+NEVER_OPENS = "[breaker]\nfailures = 1_000_000\nmin_requests = 1_000_000\n"
+
+
+def config(demo_port: int, *, server: str = "", backend: str = "", more: str = "", breaker: str = NEVER_OPENS) -> str:
     """A configuration with one openai backend "demo" on a loopback port, and port 0 for ourselves."""
     return f"""
 [server]
@@ -156,6 +160,7 @@ kind = "openai"
 url = "http://127.0.0.1:{demo_port}/v1"
 discover = true
 {backend}
+{breaker}
 {more}
 """
 

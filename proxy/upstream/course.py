@@ -106,6 +106,7 @@ class Course:
         """Hold on to an answer that says "failed", in case nothing better comes; its connection is given back."""
         reply = reply_of(error)
         if reply is None or reply.connection is None:
+            self._kept = reply or self._kept
             return
         error.reply = None  # type: ignore[union-attr]
         connection = reply.connection
