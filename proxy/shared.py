@@ -7,13 +7,13 @@ from secrets import token_bytes
 from penstock.core.config import Config
 from penstock.core.limits import Rules
 from penstock.core.principal import ANONYMOUS
-from penstock.ext import Spool, State
+from penstock.ext import Spool, State, Targets
 from penstock.proxy.held import held_of_file
 from penstock.proxy.identify import Identify, caller_maker
 from penstock.proxy.key_register import KeyRegister
 from penstock.proxy.keys import KeyRing
 from penstock.proxy.settings import Settings
-from penstock.proxy.state_folder import StateFolder
+from penstock.proxy.state_folder import StateFolder, boot_id
 from penstock.proxy.store import Store
 from penstock.proxy.store.sqlite import SqliteStore
 
@@ -61,6 +61,7 @@ class Memory:
         self.folder = StateFolder(state_dir)
         self._state: State | None = None
         self._spool: Spool | None = None
+        self._targets: Targets | None = None
 
     def state(self) -> State:
         """Raises OSError."""
@@ -71,6 +72,14 @@ class Memory:
         """This process's ring. Raises OSError."""
         self._spool = self._spool or Spool(str(self.folder.spool), self.state(), records)
         return self._spool
+
+    def targets(self) -> Targets:
+        """What all workers know of the targets; of this process alone where nothing else is kept, and no folder can be
+        used. Raises OSError, but for that."""
+        if self._targets is None:
+            where = "" if self._state is None and not self.folder.path.is_dir() else str(self.folder.targets)
+            self._targets = Targets(where, boot_id())
+        return self._targets
 
 
 def open_shared(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from penstock.core.config import Server
+from penstock.ext import Targets
 from penstock.proxy import http1_server
 from penstock.proxy.generations import Generations
 from penstock.proxy.lifespan import Generation, WorkerParts, build
@@ -21,6 +22,7 @@ from penstock.proxy.settings import Settings
 
 # How long requests may take to end once the time for draining is over.
 AFTER_DRAIN_S = 2.0
+SWEEP_S = 1.0
 M_MMAP_THRESHOLD = -3  # malloc.h
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ async def _serve(settings: Settings, listener: socket.socket, link: Link) -> Non
     loop.add_signal_handler(signal.SIGTERM, ending.drain)
     parts = WorkerParts(settings, loop)
     generations = Generations(await build(settings, parts))
-    tasks = [loop.create_task(generations.tick())]
+    tasks = [loop.create_task(generations.tick()), loop.create_task(_sweep(parts.memory.targets()))]
     inbound = await _listen(generations, settings.config.server, listener, tasks)
     listener.close()
     obey = Obedience(parts, generations, inbound, link, ending)
@@ -179,6 +181,13 @@ async def _listen(
     silent = close_silent(lambda: generations.exchanges, secure.served, port, lambda: secure.receive_s)
     tasks.append(loop.create_task(silent))
     return secure
+
+
+async def _sweep(targets: Targets) -> None:
+    """Take away what dead workers held at targets."""
+    while True:
+        targets.sweep()
+        await asyncio.sleep(SWEEP_S)
 
 
 async def _drain(generations: Generations, inbound: "Inbound", ending: Ending) -> None:

@@ -157,7 +157,7 @@ class Attempts:
             exchange.target = target
             exchange.sent = perf_counter()
             start = target.start if target.start and not exchange.query else request_lines(target, exchange)
-            if exchange.upload is not None or exchange.body_bytes > JOIN_BYTES:
+            if exchange.upload is not None or len(exchange.body) > JOIN_BYTES:
                 await send_slowly(target, exchange, connection, start)
             else:
                 connection.send(request(target, exchange, start), exchange.method == "HEAD")
