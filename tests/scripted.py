@@ -20,8 +20,9 @@ from penstock.core.config import Balance, Config, Retry
 from penstock.core.endpoint import match
 from penstock.core.plan import Group, Plan, PlannedTarget, Timeouts, make_plan, upstream
 from penstock.core.route import Route, Target
-from penstock.ext import ResponseHead, Targets
+from penstock.ext import ResponseHead, Targets, peek
 from penstock.proxy.exchange import Exchange
+from penstock.proxy.inbound import Upload
 from penstock.proxy.upstream.attempt import Attempts, Reply
 from penstock.proxy.upstream.connection import Connection
 from penstock.proxy.upstream.pool import Pool, Resolve
@@ -33,6 +34,7 @@ SOCKET_BYTES = 4096
 NO_LIMITS = Timeouts(connect_s=inf, send_s=inf, first_byte_s=inf, idle_s=inf, total_s=inf)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHAT = match("POST", b"/v1/chat/completions")
+JSON = (b"content-type", b"application/json")
 GET = b"GET / HTTP/1.1\r\nHost: b\r\n\r\n"
 
 T = TypeVar("T")
@@ -103,17 +105,17 @@ class Backend:
     """A listening socket. `accept` gives its connections in the order they were made."""
 
     def __init__(self) -> None:
-        self._peers: asyncio.Queue[Peer] = asyncio.Queue()
+        self.peers: asyncio.Queue[Peer] = asyncio.Queue()
         self.all: list[Peer] = []
         self.port = 0
 
     def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.all.append(Peer(reader, writer))
-        self._peers.put_nowait(self.all[-1])
+        self.peers.put_nowait(self.all[-1])
 
     async def accept(self) -> Peer:
         async with asyncio.timeout(PATIENCE_S):
-            return await self._peers.get()
+            return await self.peers.get()
 
 
 @contextlib.asynccontextmanager
@@ -151,11 +153,17 @@ async def loopback(host: str, port: int) -> list[tuple[int, str]]:
 
 @contextlib.asynccontextmanager
 async def pool(
-    port: int, *, most: int = 4, connect_s: float = PATIENCE_S, idle_s: float = 30.0, resolve: Resolve = loopback
+    port: int,
+    *,
+    name: str = "b",
+    most: int = 4,
+    connect_s: float = PATIENCE_S,
+    idle_s: float = 30.0,
+    resolve: Resolve = loopback,
 ) -> AsyncIterator[Pool]:
     """A pool of connections to a loopback port; nothing of it may be left at the end but idle connections."""
     made = Pool(
-        "b", "b.test", port, tls=None, connect_s=connect_s, max_connections=most, idle_s=idle_s, resolve=resolve
+        name, "b.test", port, tls=None, connect_s=connect_s, max_connections=most, idle_s=idle_s, resolve=resolve
     )
     try:
         yield made
@@ -256,6 +264,33 @@ def exchange(
         "server": ("127.0.0.1", "8080"),
     }
     return Exchange(scope, client.receive, client.send, asyncio.get_running_loop(), receive_s, b"id-1")
+
+
+def asks(body: bytes = b'{"model":"m"}', client: Client | None = None) -> Exchange:
+    """A request whose body is held."""
+    made = exchange(client or Client(), "POST", "/v1/chat/completions", JSON, (b"content-length", b"%d" % len(body)))
+    made.endpoint = CHAT
+    made.body = body
+    made.peek = peek(body)
+    made.body_read()
+    return made
+
+
+def uploads(client: Client, length: int | None = None) -> Exchange:
+    """A request whose body streams through."""
+    framing = (b"transfer-encoding", b"chunked") if length is None else (b"content-length", b"%d" % length)
+    made = exchange(client, "POST", "/v1/audio/transcriptions", (b"content-type", b"audio/wav"), framing)
+    made.upload = Upload(made, 1 << 30)
+    return made
+
+
+async def body_of(reply: Reply) -> bytes:
+    parts = [reply.body]
+    if reply.connection is not None:
+        while not reply.connection.complete:
+            parts.append(await reply.connection.read())
+        reply.pool.release(reply.connection)
+    return b"".join(parts)
 
 
 def target(port: int, *, name: str = "b", timeouts: Timeouts = NO_LIMITS, rename: str | None = None) -> PlannedTarget:

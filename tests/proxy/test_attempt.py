@@ -12,9 +12,10 @@ from scripted import (
     Backend,
     Client,
     Peer,
+    asks,
     backend,
+    body_of,
     counts,
-    exchange,
     once,
     plan_to,
     play,
@@ -25,37 +26,17 @@ from scripted import (
     target,
     turns,
     until,
+    uploads,
 )
 
 from penstock.core.config import Retry
 from penstock.core.errors import BackendTimeout, BadAnswer, ConnectFailed, NoHealthyTarget
-from penstock.ext import peek
-from penstock.proxy.exchange import ClientLeft, Exchange
-from penstock.proxy.inbound import Upload
-from penstock.proxy.upstream.attempt import Reply
+from penstock.proxy.exchange import ClientLeft
 from penstock.proxy.upstream.pool import Pool
 from penstock.proxy.upstream.sending import JOIN_BYTES
 from running import free_port
 
 ONCE = Retry(attempts=1)
-JSON = (b"content-type", b"application/json")
-
-
-def asks(body: bytes = b'{"model":"m"}', client: Client | None = None) -> Exchange:
-    """A request whose body is held."""
-    made = exchange(client or Client(), "POST", "/v1/chat/completions", JSON, (b"content-length", b"%d" % len(body)))
-    made.body = body
-    made.peek = peek(body)
-    made.body_read()
-    return made
-
-
-def uploads(client: Client, length: int | None = None) -> Exchange:
-    """A request whose body streams through."""
-    framing = (b"transfer-encoding", b"chunked") if length is None else (b"content-length", b"%d" % length)
-    made = exchange(client, "POST", "/v1/audio/transcriptions", (b"content-type", b"audio/wav"), framing)
-    made.upload = Upload(made, 1 << 30)
-    return made
 
 
 async def idle_connection(made: Pool, server: Backend) -> Peer:
@@ -65,15 +46,6 @@ async def idle_connection(made: Pool, server: Backend) -> Peer:
     await once(connection, peer)
     made.release(connection)
     return peer
-
-
-async def body_of(reply: Reply) -> bytes:
-    parts = [reply.body]
-    if reply.connection is not None:
-        while not reply.connection.complete:
-            parts.append(await reply.connection.read())
-        reply.pool.release(reply.connection)
-    return b"".join(parts)
 
 
 def large(size: int) -> bytes:
