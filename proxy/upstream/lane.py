@@ -1,6 +1,7 @@
 """A part of the line: the requests of one worker that may go to the same targets."""
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from math import ceil
@@ -46,6 +47,12 @@ class Lane:
         """The backends whose place they wait for."""
         mask = self._balancer.full(now_ns, self._avoid)
         return (member.cell for index, member in enumerate(self._members) if mask >> index & 1)
+
+    def before(self, waiter: Waiter) -> int:
+        """How many stand before one that is here, or was until now."""
+        if waiter in self.waiters:
+            return self.waiters.index(waiter)
+        return bisect_left(self.waiters, waiter.tag, key=tag_of)
 
     def measure(self, seconds: float) -> None:
         """A place was held for so long."""

@@ -75,7 +75,7 @@ class Line:
 
     def standing(self, waiter: Waiter) -> tuple[int, int]:
         """(place, estimate in s) of one in line; the place counts from 1, over all workers."""
-        place = 1 + waiter.lane.waiters.index(waiter) + self._shared.ahead(waiter.tag)
+        place = 1 + waiter.lane.before(waiter) + self._shared.ahead(waiter.tag)
         return place, waiter.lane.estimate_s(place)
 
     def freed(self, lease: Lease, seconds: float) -> None:
