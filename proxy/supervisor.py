@@ -54,6 +54,7 @@ class Supervisor:
         self._monotonic = monotonic
         self._started = monotonic()
         self._code: int | None = None
+        self._failed = False
         self._control: Control | None = None
         self._last_reload = ""
         self._poller = poller = Poller(monotonic)
@@ -84,7 +85,7 @@ class Supervisor:
         crew.on_loss = self._reloads.lost
         crew.on_up = self._up
         crew.on_start_failed = self._start_failed
-        crew.on_gone = lambda: self._finish(0)
+        crew.on_gone = self._gone
 
     def run(self) -> int:
         """Until everything has ended. The exit code: 0 drained, 1 could not start."""
@@ -161,8 +162,12 @@ class Supervisor:
 
     def _start_failed(self) -> None:
         self._predecessor.failed(f"no worker could start: {self._crew.words}")
-        self._finish(1)
+        self._failed = True
+        self._listener.close()
         self._crew.stop()
+
+    def _gone(self) -> None:
+        self._code = 1 if self._failed else 0
 
     def _reloaded(self, outcome: Outcome) -> None:
         self._last_reload = "\n".join(outcome.lines)
@@ -188,9 +193,6 @@ class Supervisor:
         self._upgrade.abandon()
         self._listener.close()
         self._crew.stop()
-
-    def _finish(self, code: int) -> None:
-        self._code = code if self._code is None else self._code
 
     def _status(self) -> dict[str, Any]:
         crew, keeper = self._crew, self._crew.keeper
