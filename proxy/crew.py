@@ -64,6 +64,8 @@ class Crew:
         self._monotonic = monotonic
         self._workers = [Slot("worker") for _ in range(count)]
         self._keeper = Slot("keeper")
+        self._relieved: list[Child] = []
+        """Workers that serve until those that came in their place do."""
         self._failed_starts = 0
         self._was_ready = False
         self._is_up = False
@@ -82,7 +84,12 @@ class Crew:
 
     @property
     def workers(self) -> list[Child]:
-        return [slot.child for slot in self._workers if slot.child is not None]
+        return [*(slot.child for slot in self._workers if slot.child is not None), *self._relieved]
+
+    @property
+    def serving(self) -> list[Child]:
+        """The workers that were not told to end."""
+        return [child for child in self.workers if not child.ending]
 
     @property
     def keeper(self) -> Child | None:
@@ -105,18 +112,27 @@ class Crew:
         for slot in self._workers:
             if slot.child is not None and slot.child.ready:
                 slot.failures = 0
-        if not self._is_up and all(slot.child is not None and slot.child.ready for slot in self._workers):
+        if not all(slot.child is not None and slot.child.ready for slot in self._workers):
+            return
+        for child in self._relieved:
+            self._send_off(child)
+        if not self._is_up:
             self._is_up = True
             self.on_up()
 
     def died(self, child: Child, status: int) -> None:
         """Somebody of the crew has ended: another takes the place, unless everything ends."""
-        slot = next(slot for slot in (*self._workers, self._keeper) if slot.child is child)
-        slot.child = None
+        slot = next((slot for slot in (*self._workers, self._keeper) if slot.child is child), None)
+        if slot is None:
+            self._relieved.remove(child)
+        else:
+            slot.child = None
         if child.role == "worker":
             self.on_loss(child)
         if self.phase != "serving":
             self._next_phase()
+        elif slot is None:
+            pass  # somebody else has the place
         elif child.ending:
             if child.role == "worker" or keeps_state(self.settings.config):
                 self._fill(slot)
@@ -136,6 +152,33 @@ class Crew:
             keeper.ending = True
             keeper.tell(SIGTERM)
 
+    def relieve(self) -> None:
+        """Replace every worker, for what they take up at their start alone: each goes when all new ones serve."""
+        for slot in self._workers:
+            if slot.child is not None:
+                self._relieved.append(slot.child)
+                slot.child = None
+            self._fill(slot)
+
+    def _send_off(self, child: Child) -> None:
+        if child.ending:
+            return
+        child.ending = True
+        self._leave_to(child)
+        if limit := self.settings.config.server.drain_s:
+            self._poller.later(limit + KILL_AFTER_S, lambda: self._kill_relieved(child))
+
+    def _kill_relieved(self, child: Child) -> None:
+        if child in self._relieved:
+            child.tell(SIGKILL)
+
+    def _leave_to(self, child: Child) -> None:
+        """Tell a worker to go, since others accept what comes now."""
+        if child.ready:
+            child.link.send("leave")
+        else:
+            child.tell(SIGTERM)
+
     # --- the end
 
     def stop(self) -> None:
@@ -146,7 +189,7 @@ class Crew:
     def leave(self) -> None:
         """As `stop`, but another process serves on the same socket already."""
         self.polite = True
-        self._end(lambda child: child.link.send("leave") if child.ready else child.tell(SIGTERM))
+        self._end(self._leave_to)
 
     def kill(self) -> None:
         """End at once what was told to end."""

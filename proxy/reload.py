@@ -27,7 +27,7 @@ from penstock.proxy.shared import keeps_state
 LIMIT_S = 30.0
 """Each step takes at most this long."""
 Step = Literal["", "reading", "building", "swapping"]
-NEW_CERTIFICATE = "the files of server.tls changed: a restart or `penstock upgrade` takes them up"
+NEW_CERTIFICATE = "the files of server.tls changed: new workers take them up, and the old ones end with their requests"
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,13 @@ class Outcome:
 Told = Callable[[Outcome], None]
 
 
-def read_anew(settings: Settings, certificates_before: bytes, wall_ns: int) -> tuple[Settings, tuple[str, ...]]:
+def read_anew(settings: Settings, wall_ns: int) -> tuple[Settings, tuple[str, ...]]:
     """What the configuration says now, as far as a running server can take it up, and notes on the rest.
 
     The state folder is made ready for it. Raises ConfigError, OSError.
     """
     new = settings.reload()
     config, notes = keep_running(settings.config, new.config)
-    if certificates(config) != certificates_before:
-        notes = (*notes, NEW_CERTIFICATE)
     new = replace(new, config=config)
     if keeps_state(config) and (trouble := prepare(new, wall_ns)):
         notes = (*notes, trouble)
@@ -144,7 +142,7 @@ class Reloads:
     def _read(self, link: Link) -> None:
         """In a process of its own."""
         try:
-            new, notes = read_anew(self._crew.settings, self._certificates, self._wall_ns())
+            new, notes = read_anew(self._crew.settings, self._wall_ns())
         except ConfigError as error:
             link.send("refused", str(error))
         except OSError as error:
@@ -156,9 +154,9 @@ class Reloads:
     def _build(self, payload: bytes) -> None:
         self._pickled, self._notes = pickle.loads(payload)  # noqa: S301 - from our own child
         self._new = pickle.loads(self._pickled)  # noqa: S301
-        self._waiting = set(self._crew.workers)
+        self._waiting = set(self._crew.serving)
         self._enter("building")
-        for worker in self._crew.workers:
+        for worker in self._crew.serving:
             worker.link.send("build", self._pickled)
         self._step_if_all()
 
@@ -173,17 +171,25 @@ class Reloads:
         if self._step == "building":
             self._swap(self._new)
         elif self._step == "swapping":
+            self._renew_certificates()
             source = self._new.source or "what there is"
             self._end(Outcome(True, (f"{source}: reloaded", *self._notes)))
 
     def _swap(self, new: Settings) -> None:
         self._files.watch(new)
         self._crew.follow(new)
-        self._waiting = set(self._crew.workers)
+        self._waiting = set(self._crew.serving)
         self._enter("swapping")
-        for worker in self._crew.workers:
+        for worker in self._crew.serving:
             worker.link.send("swap")
         self._step_if_all()
+
+    def _renew_certificates(self) -> None:
+        """A worker reads them at its start alone."""
+        before, self._certificates = self._certificates, certificates(self._crew.settings.config)
+        if before != self._certificates:
+            self._notes = (*self._notes, NEW_CERTIFICATE)
+            self._crew.relieve()
 
     def _enter(self, step: Step) -> None:
         self._step = step
@@ -204,7 +210,7 @@ class Reloads:
             self._step_if_all()
 
     def _fail(self, words: str) -> None:
-        for worker in self._crew.workers:
+        for worker in self._crew.serving:
             worker.link.send("drop")
         self._end(Outcome(False, tuple(words.splitlines())))
 

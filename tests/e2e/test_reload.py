@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import trustme
 from hammer import CHAT, Hammer
 from raw_client import JSON_TYPE, RawClient, ask, chat, chat_body, request, sse_data, wait_until
 
@@ -359,3 +360,40 @@ def test_https_too(demo: Demo, certificates: Path) -> None:
             process.rewrite(config(demo.port, more=tls))
             assert process.control("reload")["ok"]
             assert ask_late().status_code == 404
+
+
+def test_a_renewed_certificate_is_taken_up(demo: Demo, tmp_path: Path) -> None:
+    """By new workers, which serve before the old ones go; a certificate without its key changes nothing."""
+    authority = trustme.CA()
+    names = ("localhost", "127.0.0.1")
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+
+    def issue(*, key: bool = True) -> bytes:
+        issued = authority.issue_cert(*names)
+        if key:
+            issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+        return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+
+    def served() -> bytes | None:
+        with RawClient(process.port, tls=trust) as client:
+            assert client.send(request("GET", "/health/live")).answer().status == 200
+            assert isinstance(client.socket, ssl.SSLSocket)
+            return client.socket.getpeercert(binary_form=True)
+
+    first = issue()
+    tls = f'[server.tls]\ncert_file = "{tmp_path}/cert.pem"\nkey_file = "{tmp_path}/key.pem"\n'
+    with Penstock(config(demo.port, more=tls).replace("workers = 1", "workers = 2")) as process:
+        process.up()
+        workers = {worker.pid for worker in process.workers()}
+        assert served() == first
+        issue(key=False)
+        assert process.control("reload")["ok"] is False
+        assert served() == first and {worker.pid for worker in process.workers()} == workers
+        second = issue()
+        told = process.control("reload")
+        assert told["ok"] and "server.tls changed" in told["lines"][1]
+        wait_until(lambda: len(process.workers()) == 2 and not workers & {worker.pid for worker in process.workers()})
+        assert {served() for _ in range(8)} == {second}
+        assert "died" not in process.text()

@@ -201,5 +201,3 @@ def test_discovery_remembers_the_backends_that_stay(tmp_path: Path) -> None:
         await end(generations)
 
     asyncio.run(reload())
-
-
