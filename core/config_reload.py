@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from penstock.core.address import Address
 from penstock.core.config import Config
 
 ONLY_A_RESTART = "only a restart or `penstock upgrade` changes it"
@@ -26,4 +27,4 @@ def keep_running(running: Config, new: Config) -> tuple[Config, tuple[str, ...]]
 
 def _told(value: object) -> str:
     """What it is now, where that is one word."""
-    return f" {value}" if str(value) and " " not in str(value) and "(" not in str(value) else " as it is"
+    return f" {value}" if isinstance(value, (int, str, Address)) and value != "" else " as it is"
