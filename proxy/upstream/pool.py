@@ -12,13 +12,14 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from math import inf, isfinite
+from typing import Any
 
 from penstock.core.errors import BackendTimeout, NoHealthyTarget
 from penstock.proxy.upstream.connection import Connection, State, unreachable
 
-Resolve = Callable[[str, int], Awaitable[list[tuple[int, str]]]]
+Resolve = Callable[[str, int], Coroutine[Any, Any, list[tuple[int, str]]]]
 """(host, port) -> addresses as (family, address), best first. Raises OSError."""
 
 
@@ -52,6 +53,7 @@ class Pool:
         self._places = 0
         self._connecting = 0
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._lookup: asyncio.Task[list[tuple[int, str]]] | None = None
 
     @property
     def active(self) -> int:
@@ -116,6 +118,8 @@ class Pool:
         """Close every connection; requests under way fail."""
         for connection in tuple(self._all):
             connection.close()
+        if self._lookup is not None:
+            self._lookup.cancel()
 
     # --- places ---
 
@@ -180,7 +184,7 @@ class Pool:
         until = loop.time() + self._connect_s
         try:
             async with asyncio.timeout(_limit(self._connect_s)):
-                addresses = await self._resolve(self._host, self._port)
+                addresses = await self._addresses()
         except TimeoutError:
             raise self._too_slow() from None
         except OSError as error:
@@ -195,6 +199,22 @@ class Pool:
         if isinstance(failure, TimeoutError) and failure.errno is None:
             raise self._too_slow()
         raise unreachable(self.name, failure or "its name has no address")
+
+    async def _addresses(self) -> list[tuple[int, str]]:
+        """The name's addresses now; who asks while the question is open joins it.
+
+        The system's resolver blocks one of a few threads that all backends share, and cannot be interrupted: a name
+        that hangs may take one of them, not all.
+        """
+        if self._lookup is None:
+            self._lookup = asyncio.get_running_loop().create_task(self._resolve(self._host, self._port))
+            self._lookup.add_done_callback(self._looked_up)
+        return await asyncio.shield(self._lookup)
+
+    def _looked_up(self, lookup: "asyncio.Task[list[tuple[int, str]]]") -> None:
+        self._lookup = None
+        if not lookup.cancelled():
+            lookup.exception()  # whoever waited has it; perhaps nobody does any more
 
     async def _open_to(self, family: int, address: str) -> Connection:
         loop = asyncio.get_running_loop()

@@ -408,6 +408,30 @@ def test_a_name_without_address() -> None:
     play(scene())
 
 
+def test_a_question_that_is_open_is_not_asked_again() -> None:
+    async def scene() -> None:
+        asked = []
+        known = asyncio.Event()
+
+        async def slow(host: str, port: int) -> list[tuple[int, str]]:
+            asked.append(host)
+            await known.wait()
+            return [(socket.AF_INET, "127.0.0.1")]
+
+        async with backend() as server, pool(server.port, resolve=slow) as made:
+            leaves, *stay = [starts(made.connect()) for _ in range(3)]
+            await turns()
+            await stop(leaves)
+            known.set()
+            for connecting in stay:
+                (await connecting).close()
+            assert asked == ["b.test"]
+            (await made.connect()).close()  # addresses change: the next one asks anew
+            assert asked == ["b.test", "b.test"]
+
+    play(scene())
+
+
 def test_the_systems_resolver() -> None:
     found = play(resolve("127.0.0.1", 80))
     assert found == [(int(socket.AF_INET), "127.0.0.1")]
