@@ -122,6 +122,7 @@ EXACT: dict[bytes, Endpoint] = {
         _own("/auth/update-key", "update_key", POST, access="admin"),
         _own("/admin/stats", "admin_stats", access="admin"),
         _own("/admin/usage", "admin_usage", access="admin"),
+        _own("/admin/chaos", "chaos", GET | {"POST", "DELETE"}, access="admin"),
         _ollama_model("/api/chat", dialect=DIALECT_OLLAMA),
         _ollama_model("/api/generate", dialect=DIALECT_OLLAMA),
         _ollama_model("/api/embed", dialect=DIALECT_OLLAMA, ip_class="search"),
@@ -147,6 +148,7 @@ STORING = (b"/v1/files", b"/v1/uploads", b"/v1/vector_stores")
 
 PREFIXES: tuple[tuple[bytes, Endpoint], ...] = (
     (b"/v1/models/", Endpoint(route="/v1/models/{id}", methods=GET, own="model")),
+    (b"/admin/chaos/", _own("/admin/chaos/{id}", "chaos_fault", frozenset({"DELETE"}), access="admin")),
     (b"/v1/images/", Endpoint(route="/v1/images/*", counted=True, unit="images", repeatable=True)),
     (b"/v1/audio/", Endpoint(route="/v1/audio/*", counted=True, unit="audio", repeatable=True)),
     (b"/v1/", PASSED),

@@ -20,6 +20,7 @@ from penstock.proxy.address_limits import AddressLimits
 from penstock.proxy.admission import Admission
 from penstock.proxy.app import App
 from penstock.proxy.backend_parts import BackendParts, backend_parts, timeouts
+from penstock.proxy.chaos import make_chaos
 from penstock.proxy.client_address import ClientAddresses
 from penstock.proxy.discovery import Discovery
 from penstock.proxy.entrance import Entrance
@@ -124,14 +125,17 @@ async def _build(
         same = {name for name, each in backends.items() if previous.backends.get(name) is each}
         discovery.take_over(previous.app.discovery, same)
     shared = await shared_of(settings, parts, previous)
+    targets = parts.memory.targets()
+    chaos = make_chaos(config, targets, clock, log)
     attempts = Attempts(
         config,
         pools=pools,
-        cells=TargetCells(config, parts.memory.targets()),
+        cells=TargetCells(config, targets),
         log=log,
         loop=parts.loop,
         now_ns=time.monotonic_ns,
         draw=random.getrandbits,
+        chaos=chaos,
     )
     app = App(
         config,
@@ -154,6 +158,9 @@ async def _build(
     app.started, app.started_at = parts.started, parts.started_at
     # Whatever else works in the background belongs here; it is cancelled when another App takes its place.
     work: list[Work] = [discovery.run]
+    if chaos is not None:
+        await chaos.tick()  # before the first request
+        work.append(chaos.run)
     if shared is not None:
         work.append(shared.ring.run)
     return Generation(settings, app, backends, tuple(work))

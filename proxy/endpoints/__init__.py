@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from penstock.proxy.endpoints import admin, auth
+from penstock.proxy.endpoints.chaos import chaos, one_fault
 from penstock.proxy.endpoints.health import health, live, ready
 from penstock.proxy.endpoints.models import model, models
 from penstock.proxy.endpoints.usage import own_usage
@@ -27,4 +28,6 @@ OWN: Mapping[str, "Callable[[App, Exchange], Awaitable[None]]"] = {
     "update_key": auth.update_key,
     "admin_stats": admin.stats,
     "admin_usage": admin.usage,
+    "chaos": chaos,
+    "chaos_fault": one_fault,
 }

@@ -16,6 +16,11 @@ MOST_BYTES = 65_536
 
 async def read_small(exchange: Exchange, kind: type[T]) -> T:
     """Raises WrongContentType, BodyTooLarge, InvalidJson, MissingField, InvalidRequest, ClientLeft."""
+    return read_body(await small_json(exchange), kind)
+
+
+async def small_json(exchange: Exchange) -> bytes:
+    """The bytes of it. Raises WrongContentType, BodyTooLarge, ClientLeft."""
     if exchange.head.media != MEDIA_JSON:
         raise WrongContentType("Content-Type must be application/json", param="Content-Type")
     _bound(exchange.head.content_length or 0)
@@ -23,7 +28,7 @@ async def read_small(exchange: Exchange, kind: type[T]) -> T:
     while exchange.body_open:
         body += exchange.part(await exchange.message())
         _bound(len(body))
-    return read_body(body, kind)
+    return body
 
 
 def _bound(size: int) -> None:
