@@ -17,7 +17,7 @@ from penstock.core.config import Config
 from penstock.core.endpoint import Endpoint
 from penstock.core.errors import BackendError, BackendStatus, IncompleteReply, NoHealthyTarget
 from penstock.core.plan import Plan
-from penstock.core.retry import is_failure, read_retry_after
+from penstock.core.retry import is_failure, read_retry_after, source_of
 from penstock.ext import MEDIA_JSON, TAKE_PROBE, ResponseHead, scan_answer
 from penstock.proxy.decoding import decoded
 from penstock.proxy.exchange import Exchange
@@ -220,7 +220,9 @@ class Attempts:
         if not isinstance(error, BackendError) or error.stale:
             return
         now_ns = self.now_ns()
-        if lease.group.balancer.failed(lease.taken, now_ns, error.phase == "connect"):
+        # A backend that broke its connections may have died and be back: a health check can tell.
+        vanished = error.phase == "connect" or source_of(error) == "lost"
+        if lease.group.balancer.failed(lease.taken, now_ns, vanished):
             cell = self.cells.members(lease.group.balancer)[lease.index].target
             requests, failures = cell.window(now_ns)
             self._tell(
