@@ -7,6 +7,7 @@ the client and nothing is tried again.
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import msgspec
 
 from penstock.core.config import Config
 from penstock.core.endpoint import Endpoint
-from penstock.core.errors import BackendError, BackendStatus, IncompleteReply, NoHealthyTarget
+from penstock.core.errors import BackendError, BackendStatus, BadAnswer, IncompleteReply, NoHealthyTarget
 from penstock.core.plan import Plan
 from penstock.core.retry import is_failure, read_retry_after, source_of
 from penstock.ext import MEDIA_JSON, TAKE_PROBE, ResponseHead, scan_answer
@@ -264,10 +265,23 @@ async def _rest(connection: Connection, first: bytes) -> bytes:
 
 
 def check_whole(head: ResponseHead, body: bytes, dialect: int, exchange: Exchange) -> None:
-    """Read the usage of a model's answer. Raises IncompleteReply if it is a cut one."""
+    """Read the usage of a model's answer. Raises IncompleteReply if it is a cut one, BadAnswer if it is none."""
     text = decoded(body, head.headers) if head.encoded else body
     answer = None if text is None else scan_answer(text, dialect)
     if answer is not None:
         exchange.usage = answer.usage
         if not answer.complete:
             raise IncompleteReply("the backend's answer has no finish_reason: it was cut off", phase="body")
+    elif text is not None and not _is_json(text):
+        raise BadAnswer("the backend's answer is not JSON, though it says so", phase="body")
+
+
+def _is_json(text: bytes) -> bool:
+    """As generously as clients read it: with a byte order mark, with NaN, and lists."""
+    if text[:1] == b"[":
+        return True
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

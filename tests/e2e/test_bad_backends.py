@@ -328,6 +328,41 @@ def after_a_moment(data: bytes) -> Scene:
     return scene
 
 
+NOT_JSON = {
+    "rubbish": b"#" * len(BODY),
+    "half of it": BODY[:-20],
+    "a page": b"<html><h1>It works!</h1></html>",
+    "nothing": b"",
+    "two": BODY + BODY,
+}
+
+
+@pytest.mark.parametrize("body", NOT_JSON)
+def test_a_whole_answer_that_is_no_json(bad: Bad, body: str) -> None:
+    """Its framing is right and its type says JSON; there is no answer in it that a client could read."""
+    text = NOT_JSON[body]
+    bad.play(after(b"%bContent-Length: %d\r\n\r\n%b" % (JSON_HEAD, len(text), text), good))
+    failed(bad.ask(), *BAD_ANSWER)
+    bad.is_clean()
+
+
+ODD_JSON = {
+    "a list": b"[1, 2]",
+    "NaN": b'{"choices": [{"logprob": -Infinity, "finish_reason": "stop"}]}',
+    "a byte order mark": b"\xef\xbb\xbf" + BODY,
+    "space": b" \n" + BODY + b"\n",
+    "a string": b'"done"',
+}
+
+
+@pytest.mark.parametrize("body", ODD_JSON)
+def test_odd_json_passes(bad: Bad, body: str) -> None:
+    text = ODD_JSON[body]
+    bad.play(after(b"%bContent-Length: %d\r\n\r\n%b" % (JSON_HEAD, len(text), text), good))
+    answer = bad.ask()
+    assert (answer.status, answer.body) == (200, text)
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked", "connection"])
 def test_a_whole_answer_of_100_mb_is_not_held(patient: Bad, framing: str) -> None:
     """The client may have it; the memory it takes here is bounded."""

@@ -102,7 +102,8 @@ FAULTS: dict[str, dict[str, Any]] = {
     "slow_tokens": {"gap_ms": 30},
     "cut before it began": {"kind": "cut_stream", "after_bytes": 0},
 }
-CUT = {"cut_stream": {"after_bytes": 1500}}
+# Behind the first event of a stream, and within a whole answer.
+IN_MID_ANSWER = {"cut_stream": {"after_bytes": 300}, "bad_body": {"after_bytes": 300}}
 
 
 def test_one_has_a_fault_every_second(penstock: Penstock) -> None:
@@ -112,8 +113,9 @@ def test_one_has_a_fault_every_second(penstock: Penstock) -> None:
     assert tally.met["turn"] > SECONDS
 
 
-def test_one_cuts_its_streams_every_second(penstock: Penstock) -> None:
-    judged(faulty(penstock, CUT), cuts=True)
+def test_one_breaks_its_answers_every_second(penstock: Penstock) -> None:
+    """Streams are cut, and whole answers come from another."""
+    judged(faulty(penstock, IN_MID_ANSWER), cuts=True)
 
 
 def faulty(penstock: Penstock, faults: dict[str, dict[str, Any]]) -> Tally:
