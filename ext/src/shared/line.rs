@@ -98,7 +98,8 @@ impl Backend<'_> {
 
 /// How many of `count` tags that lie evenly from `lowest` to `highest` are below `tag`; the lowest is.
 fn part_below(tag: u64, lowest: u64, highest: u64, count: u64) -> u64 {
-    let all = u128::from(highest.max(tag) - lowest + 1);
-    let below = u128::from(count) * u128::from(tag - lowest) / all;
-    u64::try_from(below).unwrap_or(count).max(count.min(1))
+    let all = u128::from(highest.saturating_sub(lowest)) + 1;
+    let below = all.min(u128::from(tag.saturating_sub(lowest)));
+    let part = u128::from(count) * below / all;
+    u64::try_from(part).unwrap_or(count).max(count.min(1))
 }
