@@ -31,8 +31,11 @@ def given_socket(environ: MutableMapping[str, str], pid: int) -> Given | None:
     """The listening socket that came with this process, if one did. pid: ours. Raises OSError with words for people."""
     handover = environ.pop(HANDOVER, "")
     if handover:
-        listener_fd, link_fd, listen = handover.split(" ", 2)
-        return Given(_listener(int(listener_fd)), listen, int(link_fd))
+        try:
+            listener_fd, link_fd, listen = handover.split(" ", 2)
+            return Given(_listener(int(listener_fd)), listen, int(link_fd))
+        except ValueError:
+            raise OSError(f"the variable {HANDOVER} is not from a penstock that is replaced; unset it") from None
     told = [environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")]
     if told[0] != str(pid) or not told[1].isdecimal() or told[1] == "0":
         return None

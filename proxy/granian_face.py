@@ -16,7 +16,7 @@ from granian import _futures, _granian
 from granian.http import HTTP1Settings, HTTP2Settings
 
 from penstock.core.config import Server
-from penstock.proxy.http1_server import BACKLOG, Application
+from penstock.proxy.http1_server import BACKLOG, GRACE_S, Application
 
 # Requests one worker takes on at once; each is a task here, and the limits that matter are ours.
 MAX_CONCURRENT = 65_536
@@ -36,7 +36,8 @@ class Listener:
         loop = asyncio.get_running_loop()
         self.app = app
         self.receive_s = server.receive_s
-        self._draining = False
+        self._loop = loop
+        self._leaving = self._draining = False
         self.stopped: asyncio.Future[None] = loop.create_future()
         self._signal = _native.WorkerSignal()
         self._signal.add_cb(lambda: loop.call_soon_threadsafe(self.stopped.set_result, None))
@@ -46,8 +47,11 @@ class Listener:
         async def call(watcher: Any) -> None:
             protocol = watcher.proto
             served.add(watcher.scope["client"])
+            send = protocol.send
+            if self._leaving and watcher.scope["http_version"] != "2":
+                send = _last(send)
             try:
-                await self.app(watcher.scope, protocol.receive, protocol.send)
+                await self.app(watcher.scope, protocol.receive, send)
             except BaseException as error:  # noqa: BLE001 - granian logs it and answers 500 if nothing was sent
                 watcher.err(error)
             else:
@@ -64,8 +68,21 @@ class Listener:
             self._signal.set()
 
     def leave(self) -> None:
-        """As `drain`: granian knows no gentler way. HTTP/2 clients are told which of their requests were taken."""
-        self.drain()
+        """As `drain`, for a server that another process has taken over. granian closes what is idle at once, so first
+        each HTTP/1.1 connection in use gets an answer that says it is the last. HTTP/2 tells what was taken."""
+        self._leaving = True
+        self._loop.call_later(GRACE_S, self.drain)
+
+
+def _last(send: Any) -> Any:
+    """`send` for an answer that ends its connection."""
+
+    def send_last(message: dict[str, Any]) -> Any:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        return send(message)
+
+    return send_last
 
 
 def _worker(server: Server, listener: socket.socket) -> Any:

@@ -139,6 +139,8 @@ class Supervisor:
             answer({"ok": False, "lines": ["a request says what to do: reload, upgrade or status"]})
         elif self._crew.phase != "serving":
             answer({"ok": False, "lines": ["this server is ending"]})
+        elif self._upgrade.under_way:
+            answer({"ok": False, "lines": ["an upgrade is under way; try again"]})
         elif request["do"] == "reload":
             self._reloads.ask(_telling(answer))
         elif self._reloads.under_way:

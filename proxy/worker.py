@@ -76,8 +76,7 @@ async def _serve(settings: Settings, listener: socket.socket, link: Link) -> Non
     loop.add_reader(link.fileno(), link.readable)
     link.send("ready")
     await ending.told.wait()
-    loop.remove_reader(link.fileno())
-    obey.close()
+    obey.end()
     await _drain(generations, inbound, ending)
     for task in tasks:
         task.cancel()
@@ -117,11 +116,17 @@ class Obedience:
         self._building: asyncio.Task[None] | None = None
         self._built: Generation | None = None
         link.on_message = self._message
-        link.on_end = ending.drain  # a worker whose parent was killed must not keep the port
+        link.on_end = self._orphaned
 
-    def close(self) -> None:
-        """Nothing more is obeyed."""
+    def end(self) -> None:
+        """There will be no other App."""
+        self._link.on_message = lambda message: None
         self._drop()
+
+    def _orphaned(self) -> None:
+        """A worker whose parent was killed must not keep the port."""
+        self._parts.loop.remove_reader(self._link.fileno())
+        self._ending.drain()
 
     def _message(self, message: Message) -> None:
         match message.word:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,8 +27,16 @@ class Hammer:
     A connection that breaks is opened again: a worker may be killed at any time.
     """
 
-    def __init__(self, port: int, key: str = "", body: dict[str, object] | None = None, prefix: str = "r") -> None:
+    def __init__(
+        self,
+        port: int,
+        key: str = "",
+        body: dict[str, object] | None = None,
+        prefix: str = "r",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._port = port
+        self._tls = tls
         self._body = json.dumps(body or CHAT).encode()
         self._lines = f"Authorization: Bearer {key}\r\n" if key else ""
         self._ids = (f"{prefix}-{number}" for number in count())
@@ -47,7 +56,7 @@ class Hammer:
                 break
             name = next(self._ids)
             try:
-                streams = streams or await asyncio.open_connection("127.0.0.1", self._port)
+                streams = streams or await asyncio.open_connection("127.0.0.1", self._port, ssl=self._tls)
                 if not await self._one(name, *streams):
                     streams[1].close()
                     streams = None

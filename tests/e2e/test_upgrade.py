@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -107,6 +108,26 @@ def test_under_load(proxy: Upgradable) -> None:
     assert plain.told.lost == streams.told.lost == set()
     assert set(plain.told.statuses) == set(streams.told.statuses) == {200}
     assert proxy.process.wait(15) == 0
+
+
+def test_under_load_with_tls(demo: Demo, certificates: Path) -> None:
+    tls = f'[server.tls]\ncert_file = "{certificates}/server.pem"\nkey_file = "{certificates}/server.key"\n'
+    trust = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+    with Upgradable(two_workers(demo, more=tls)) as process:
+        process.up()
+        plain = Hammer(process.port, tls=trust)
+
+        async def upgrade() -> None:
+            asking = asyncio.ensure_future(plain.ask(12, 1_000_000))
+            told = await asyncio.to_thread(process.control, "upgrade")
+            assert told["ok"], told
+            await asyncio.to_thread(process.process.wait, 20)
+            plain.over = True
+            await asking
+
+        asyncio.run(upgrade())
+        print(f"an upgrade under {len(plain.told.answered)} requests over TLS")
+        assert plain.told.lost == set() and set(plain.told.statuses) == {200}
 
 
 def test_a_running_stream_ends_where_it_is(proxy: Upgradable) -> None:
