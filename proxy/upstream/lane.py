@@ -11,7 +11,8 @@ from penstock.proxy.exchange import Exchange
 from penstock.proxy.upstream.lease import Lease, Search
 from penstock.proxy.upstream.targets import Member
 
-# Of the mean time a place is held: how much the newest request counts, and what is said before any has ended.
+# Of the mean time a place is held: how much the newest request counts. Before this worker has seen one end, the time
+# to the head of an answer stands for it, which all workers know; and before any answer came, FIRST_S.
 NEWEST = 0.2
 FIRST_S = 1.0
 
@@ -60,7 +61,8 @@ class Lane:
 
     def estimate_s(self, place: int) -> int:
         """Whole seconds until the `place`th in line is served, at least 1."""
-        return max(1, ceil((self._held_s or FIRST_S) * place / self._places))
+        held_s = self._held_s or max(each.target.latency_ns for each in self._members) / 1e9 or FIRST_S
+        return max(1, ceil(held_s * place / self._places))
 
 
 def key_of(exchange: Exchange) -> int:
