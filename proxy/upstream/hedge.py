@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 REMEMBERED = 128
 LEAST = 20
 PERCENTILE = 0.95
+# What is quicker than this is not worth a second attempt.
+LEAST_S = 0.01
 # Requests without a second attempt save up for others, but not for a storm of them.
 MOST_SAVED = 5.0
 
@@ -37,7 +39,7 @@ class Pace:
     def measure(self, seconds: float) -> None:
         self._times.append(seconds)
         if len(self._times) >= LEAST:
-            self.limit_s = sorted(self._times)[int(len(self._times) * PERCENTILE)]
+            self.limit_s = max(sorted(self._times)[int(len(self._times) * PERCENTILE)], LEAST_S)
 
 
 class Hedge:
@@ -63,6 +65,7 @@ class Hedge:
         if limit_s is None:
             return await attempts.attempt(lease, exchange, attempts.now_ns(), since)
         running = {_start(attempts, lease, exchange, since): lease}
+        began_ns = attempts.now_ns()
         try:
             await asyncio.wait(running, timeout=limit_s)
             if not any(task.done() for task in running) and (other := self._second(attempts, lease)) is not None:
@@ -70,6 +73,8 @@ class Hedge:
             return await _first_answer(attempts, running, exchange)
         finally:
             for task, place in running.items():
+                if place is lease:  # it was this slow at least, or its target would seem to become quicker
+                    self.measure(lease, attempts.now_ns() - began_ns)
                 _drop(task)
                 if place is not exchange.lease:
                     place.release()
