@@ -180,7 +180,8 @@ class RequestHead:
         identity: `accept-encoding: identity` stands for the client's Accept-Encoding lines.
         Left out of the client's lines: hop-by-hop ones (RFC 9110 §7.6.1: Connection and every name it lists,
         Keep-Alive, Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE, Trailer, Transfer-Encoding,
-        Upgrade), Host, Content-Length, Expect, and credentials (Authorization, X-API-Key, api-key, X-Admin-Key).
+        Upgrade), Host, Content-Length, Expect, X-Penstock-Explain, and credentials (Authorization, X-API-Key, api-key,
+        X-Admin-Key).
         All else goes as sent, in order, repeated lines too.
         """
 

@@ -82,6 +82,7 @@ quiet = st.sampled_from(
             b"connection",
         ),
         *(b"authorization", b"X-Api-Key", b"api-key", b"x-admin-key", b"x-forwarded-for", b"user-agent"),
+        b"X-Penstock-Explain",
     ]
 )
 sound_heads = (

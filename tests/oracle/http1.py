@@ -26,7 +26,10 @@ HOP_BY_HOP = {
     b"upgrade",
 }
 # What the proxy writes itself, or answers itself.
-OURS = {b"host", b"content-length", b"expect", b"authorization", b"x-api-key", b"api-key", b"x-admin-key"}
+OURS = {
+    *(b"host", b"content-length", b"expect", b"authorization", b"x-api-key", b"api-key", b"x-admin-key"),
+    b"x-penstock-explain",
+}
 
 
 def elements(values: list[bytes]) -> list[bytes]:

@@ -56,7 +56,7 @@ enum Name {
     AdminKey,
     ForwardedFor,
     UserAgent,
-    /// Hop by hop, or Expect, which the server under us has answered.
+    /// Hop by hop, Expect, which the server under us has answered, or X-Penstock-Explain, which is asked of us.
     Dropped,
     Other,
 }
@@ -84,7 +84,7 @@ impl Name {
             15 if is(b"x-forwarded-for") => Self::ForwardedFor,
             16 if is(b"proxy-connection") => Self::Dropped,
             17 if is(b"transfer-encoding") => Self::TransferEncoding,
-            18 if is(b"proxy-authenticate") => Self::Dropped,
+            18 if is(b"proxy-authenticate") || is(b"x-penstock-explain") => Self::Dropped,
             19 if is(b"proxy-authorization") => Self::Dropped,
             _ => Self::Other,
         }

@@ -172,6 +172,7 @@ fn lines_for_this_hop_stay_here() {
         ("x-api-key", "x"),
         ("api-key", "x"),
         ("x-admin-key", "x"),
+        ("X-Penstock-Explain", "1"),
         ("x-listed", "after"),
         ("x-other", "x"),
         ("accept", "*/*"),
