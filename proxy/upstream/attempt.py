@@ -104,7 +104,11 @@ class Attempts:
         now_ns = self.now_ns()
         group = plan.groups[0]
         taken = group.balancer.take(now_ns, self.draw(64))
-        exchange.lease = lease = Lease(group, taken) if taken >= 0 else await self.seek(Search(plan), exchange)
+        if taken >= 0:
+            exchange.lease = lease = Lease(group, taken)
+        else:
+            exchange.lease = lease = await self.seek(Search(plan), exchange)
+            now_ns = self.now_ns()  # what it waited in line says nothing of the target
         if lease.taken >= TAKE_PROBE:
             self.tell_probe(lease)
         since = exchange.now()
