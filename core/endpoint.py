@@ -113,6 +113,7 @@ EXACT: dict[bytes, Endpoint] = {
         _own("/health", "health", access="open"),
         _own("/health/live", "live", access="open"),
         _own("/health/ready", "ready", access="open"),
+        _own("/api/llm/health", "llm_health"),
         _own("/usage", "usage"),
         Endpoint(route="/auth/verify-key", methods=POST, own="verify_key", access="open", tells_of_keys=True),
         _own("/auth/create-key", "create_key", POST, access="admin"),
@@ -123,6 +124,7 @@ EXACT: dict[bytes, Endpoint] = {
         _own("/admin/stats", "admin_stats", access="admin"),
         _own("/admin/usage", "admin_usage", access="admin"),
         _own("/admin/chaos", "chaos", GET | {"POST", "DELETE"}, access="admin"),
+        _own("/admin/backends", "backends", access="admin"),
         _ollama_model("/api/chat", dialect=DIALECT_OLLAMA),
         _ollama_model("/api/generate", dialect=DIALECT_OLLAMA),
         _ollama_model("/api/embed", dialect=DIALECT_OLLAMA, ip_class="search"),
@@ -153,6 +155,7 @@ PREFIXES: tuple[tuple[bytes, Endpoint], ...] = (
     (b"/v1/audio/", Endpoint(route="/v1/audio/*", counted=True, unit="audio", repeatable=True)),
     (b"/v1/", PASSED),
     (b"/api/blobs/", _ollama("/api/blobs/*", frozenset({"HEAD", "POST"}))),
+    (b"/admin/backends/", _own("/admin/backends/{name}/{do}", "backend_do", POST, access="admin")),
 )
 
 
@@ -178,7 +181,10 @@ def _by_prefix(method: str, path: bytes) -> Endpoint:
     if any(part.lower().replace(b"%2e", b".") in (b".", b"..") for part in path.split(b"/")):
         raise InvalidRequest("the path has a dot segment")
     for prefix, endpoint in PREFIXES:
-        if path.startswith(prefix) and len(path) > len(prefix) and (method in endpoint.methods or not endpoint.own):
+        if not path.startswith(prefix) or len(path) == len(prefix):
+            continue
+        # What is under /v1 and not ours there is a backend's; nothing else of ours has another taker.
+        if method in endpoint.methods or not endpoint.own or endpoint.access == "admin":
             return _passed(method, path, endpoint)
     raise _no_such_path()
 

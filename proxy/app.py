@@ -22,6 +22,7 @@ from penstock.proxy.endpoints import OWN
 from penstock.proxy.endpoints.preflight import cors_lines, is_preflight, preflight
 from penstock.proxy.entrance import Entrance
 from penstock.proxy.exchange import ClientLeft, Exchange
+from penstock.proxy.health_checks import HealthChecks
 from penstock.proxy.inbound import Gate, Sizes, check, discard, read_body
 from penstock.proxy.log import Log
 from penstock.proxy.relay import relay
@@ -53,6 +54,7 @@ class App:
         terms_of: TermsOf,
         pools: Mapping[str, Pool],
         attempts: Attempts,
+        health: HealthChecks,
         discovery: Discovery,
         log: Log,
         request_ids: RequestIds,
@@ -74,6 +76,8 @@ class App:
         self._terms_of = terms_of
         self.pools = pools
         self.attempts = attempts
+        self.cells = attempts.cells
+        self.health = health
         self.discovery = discovery
         self.log = log
         self.request_ids = request_ids
@@ -122,7 +126,7 @@ class App:
                 return await OWN[endpoint.own](self, exchange)
             await read_body(exchange, endpoint, self._sizes)
             key = (endpoint.route, exchange.model)
-            plan = self._plans.get(key) or await self._plan(endpoint, exchange.model)
+            plan = self._plans.get(key) or await self.plan(endpoint, exchange.model)
             if self.admission is not None and endpoint.counted and not self.admission.admit(plan, exchange):
                 await self.admission.admit_when_room(plan, exchange)
             reply = await self.attempts.run(plan, exchange)
@@ -140,7 +144,7 @@ class App:
         finally:
             self._settle(exchange)
 
-    async def _plan(self, endpoint: Endpoint, model: str | None) -> Plan:
+    async def plan(self, endpoint: Endpoint, model: str | None) -> Plan:
         """Decide where this endpoint and model go; the decision is kept until discovery says something new."""
         native = endpoint.shape is Shape.OLLAMA
         if model is None:

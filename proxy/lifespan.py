@@ -24,6 +24,7 @@ from penstock.proxy.chaos import make_chaos
 from penstock.proxy.client_address import ClientAddresses
 from penstock.proxy.discovery import Discovery
 from penstock.proxy.entrance import Entrance
+from penstock.proxy.health_checks import health_checks
 from penstock.proxy.identify import caller_maker
 from penstock.proxy.log import Log
 from penstock.proxy.request_id import RequestIds
@@ -137,6 +138,17 @@ async def _build(
         draw=random.getrandbits,
         chaos=chaos,
     )
+    health = health_checks(
+        config,
+        upstreams,
+        pools,
+        attempts.cells,
+        lambda: discovery.by_name,
+        log,
+        monotonic_ns=time.monotonic_ns,
+        wall_ns=clock.read,
+        random=random.random,
+    )
     app = App(
         config,
         routes=Routes.of(config),
@@ -148,6 +160,7 @@ async def _build(
         terms_of=terms_of(config, settings.prices),
         pools=pools,
         attempts=attempts,
+        health=health,
         discovery=discovery,
         log=log,
         request_ids=parts.request_ids,
@@ -157,7 +170,7 @@ async def _build(
     )
     app.started, app.started_at = parts.started, parts.started_at
     # Whatever else works in the background belongs here; it is cancelled when another App takes its place.
-    work: list[Work] = [discovery.run]
+    work: list[Work] = [discovery.run, health.run]
     if chaos is not None:
         await chaos.tick()  # before the first request
         work.append(chaos.run)

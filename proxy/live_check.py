@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from penstock.core.address import Url
 from penstock.core.config import Backend
+from penstock.core.health import check_path
 from penstock.proxy.settings import Settings
 
 _TIMEOUT_S = 5.0
-_PATHS = (("openai", "/models"), ("anthropic", "/v1/models"), ("ollama", "/api/version"))
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def check_backends(settings: Settings) -> list[Answer]:
 def _ask(name: str, backend: Backend, key: bytes | None) -> Answer:
     if backend.url is None:
         return Answer(name, True, "built in")
-    path = backend.url.path + dict(_PATHS)[backend.kind]
+    path = check_path(backend)
     target = f"{backend.url.scheme}://{backend.url.authority}{path}"
     started = time.monotonic()
     try:

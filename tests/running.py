@@ -21,6 +21,8 @@ from penstock.proxy.control import ask
 
 PENSTOCK = str(Path(sys.executable).with_name("penstock"))
 START_S = 20.0
+# Of a backend whose connections are counted: no health check makes one.
+UNASKED = "health = { interval_s = 0 }\n"
 
 
 class Process:

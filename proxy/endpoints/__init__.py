@@ -4,8 +4,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from penstock.proxy.endpoints import admin, auth
+from penstock.proxy.endpoints.backends import backend_do, backends
 from penstock.proxy.endpoints.chaos import chaos, one_fault
-from penstock.proxy.endpoints.health import health, live, ready
+from penstock.proxy.endpoints.health import health, live, llm_health, ready
 from penstock.proxy.endpoints.models import model, models
 from penstock.proxy.endpoints.usage import own_usage
 from penstock.proxy.exchange import Exchange
@@ -17,6 +18,7 @@ OWN: Mapping[str, "Callable[[App, Exchange], Awaitable[None]]"] = {
     "health": health,
     "live": live,
     "ready": ready,
+    "llm_health": llm_health,
     "models": models,
     "model": model,
     "usage": own_usage,
@@ -30,4 +32,6 @@ OWN: Mapping[str, "Callable[[App, Exchange], Awaitable[None]]"] = {
     "admin_usage": admin.usage,
     "chaos": chaos,
     "chaos_fault": one_fault,
+    "backends": backends,
+    "backend_do": backend_do,
 }

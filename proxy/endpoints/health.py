@@ -1,23 +1,26 @@
-"""GET /health, /health/live and /health/ready: what works, whether the process answers, whether it can serve."""
+"""GET /health, /health/live, /health/ready and /api/llm/health: what works, and how each backend does."""
 
 import asyncio
 import resource
 from typing import TYPE_CHECKING, Any
 
-from penstock.core.errors import Draining, PenstockError
+from penstock.core.errors import Draining
+from penstock.core.route import Route
+from penstock.ext import BREAKER_OPEN
+from penstock.proxy.backend_facts import backend_facts
 from penstock.proxy.exchange import Exchange
 from penstock.proxy.reply import send_json
-from penstock.proxy.upstream.fetch import fetch
 
 if TYPE_CHECKING:
     from penstock.proxy.app import App
     from penstock.proxy.shared import Shared
 
+# Whoever looks after us does not wait longer than some seconds either.
 PROBE_S = 2.0
 # The keeper says at least every 0.5 s that it lives, but one that waits for a locked database takes its time.
 KEEPER_SILENT_S = 15.0
-# Never a completion, and nothing that makes a host load a model.
-PROBES = {"ollama": b"/api/version"}
+
+State = dict[str, Any]
 
 
 async def live(app: "App", exchange: Exchange) -> None:
@@ -31,20 +34,15 @@ async def ready(app: "App", exchange: Exchange) -> None:
 
 
 async def health(app: "App", exchange: Exchange) -> None:
-    """200 healthy, 503 degraded: a model has no backend that answers, or the store takes no rows."""
-    names = list(app.upstreams)
-    states = dict(zip(names, await asyncio.gather(*(_probe(app, name) for name in names)), strict=True))
-    degraded = _orphans(app, states)
-    providers: dict[str, Any] = {"status": "healthy", "backends": states}
-    if degraded:
-        providers |= {"status": "unhealthy", "error": f"no healthy backend for {', '.join(degraded)}"}
+    """200 healthy, 503 degraded: a model has no healthy target, or the store takes no rows."""
+    providers = await _providers(app)
     checks = {"providers": providers}
     if app.shared is not None and app.shared.store is not None:
         checks["database"] = database(app.shared, app.uptime_s)
     healthy = all(check["status"] == "healthy" for check in checks.values())
     body = {
         "status": "healthy" if healthy else "degraded",
-        "timestamp": app.clock().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "timestamp": _now(app),
         "version": app.version,
         "uptime": round(app.uptime_s, 3),
         "memory": {"max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
@@ -54,7 +52,15 @@ async def health(app: "App", exchange: Exchange) -> None:
     await send_json(exchange, 200 if healthy else 503, body)
 
 
-def database(shared: "Shared", uptime_s: float) -> dict[str, Any]:
+async def llm_health(app: "App", exchange: Exchange) -> None:
+    """Each backend as all workers see it; asks none of them."""
+    backends = backend_facts(app, await app.health.last())
+    working = [each["status"] == "healthy" for each in backends.values()]
+    status = "healthy" if all(working) else "degraded" if any(working) else "unhealthy"
+    await send_json(exchange, 200, {"status": status, "timestamp": _now(app), "backends": backends})
+
+
+def database(shared: "Shared", uptime_s: float) -> State:
     """What the keeper says of the store, and whether it lives."""
     note = shared.state.note.decode(errors="replace")
     silent_s = min((shared.now_ns() - shared.state.beaten_ns) / 1e9, uptime_s)
@@ -63,25 +69,50 @@ def database(shared: "Shared", uptime_s: float) -> dict[str, Any]:
     return {"status": "unhealthy", "error": note} if note else {"status": "healthy"}
 
 
-async def _probe(app: "App", name: str) -> dict[str, Any]:
-    path = PROBES.get(app.config.backends[name].kind, b"/v1/models")
-    before = app.loop.time()
+def _now(app: "App") -> str:
+    return app.clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# --- providers -------------------------------------------------------------------------------------------
+
+
+async def _providers(app: "App") -> State:
+    names = list(app.upstreams)
+    states = dict(zip(names, await asyncio.gather(*(_state(app, name) for name in names)), strict=True))
+    providers: State = {"status": "healthy", "backends": states}
+    if orphans := _orphans(app, {name for name in names if states[name]["status"] == "healthy"}):
+        providers |= {"status": "unhealthy", "error": f"no healthy backend for {', '.join(orphans)}"}
+    return providers
+
+
+async def _state(app: "App", name: str) -> State:
+    """Whether a backend can serve: asked now, unless the configuration says that it is never to be asked."""
+    if app.cells.backends[name].drained:
+        return {"status": "unhealthy", "error": "drained by an administrator"}
+    if not app.config.backends[name].health.interval_s:
+        return {"status": "healthy"}
     try:
-        status, _ = await fetch(app.upstreams[name], app.pools[name], path, timeout_s=PROBE_S)
-    except PenstockError as error:
-        return {"status": "unhealthy", "error": error.message}
-    if status >= 500:
-        return {"status": "unhealthy", "error": f"answers {status}"}
-    return {"status": "healthy", "latency_ms": round((app.loop.time() - before) * 1000, 3)}
+        async with asyncio.timeout(PROBE_S):
+            check = await app.health.probes.ask(name)
+    except TimeoutError:
+        return {"status": "unhealthy", "error": f"no answer within {PROBE_S:g} s"}
+    if not check.ok:
+        return {"status": "unhealthy", "error": check.words}
+    return {"status": "healthy", "latency_ms": check.latency_ms}
 
 
-def _orphans(app: "App", states: dict[str, dict[str, Any]]) -> list[str]:
-    """Configured models none of whose targets is healthy, and the default backend if it is not."""
-    healthy = {name for name, state in states.items() if state["status"] == "healthy"}
-    models = [
-        name
-        for name, route in app.routes.models.items()
-        if not any(target.backend in healthy for target in route.groups[0].targets)
-    ]
+def _orphans(app: "App", healthy: set[str]) -> list[str]:
+    """Configured models that no target can answer for, their fallbacks' neither, and the default backend likewise."""
+    app.health.meet()
+    now_ns = app.health.now_ns()
+
+    def works(backend: str, model: str | None) -> bool:
+        cell = app.cells.targets.get((backend, model or ""))
+        return backend in healthy and (cell is None or cell.breaker(now_ns) != BREAKER_OPEN)
+
+    def served(route: Route) -> bool:
+        return any(works(target.backend, target.model) for group in route.groups for target in group.targets)
+
+    models = [name for name, route in app.routes.models.items() if not served(route)]
     default = app.routes.default_backend
-    return [*models, *([f"the default backend {default}"] if default and default not in healthy else [])]
+    return [*models, *([f"the default backend {default}"] if default and not works(default, None) else [])]

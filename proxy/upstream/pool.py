@@ -55,6 +55,19 @@ class Pool:
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._lookup: asyncio.Task[list[tuple[int, str]]] | None = None
 
+    def apart(self) -> "Pool":
+        """Another pool to the same place, whose connections are used once: for questions of our own."""
+        return Pool(
+            self.name,
+            self._host,
+            self._port,
+            tls=self._tls,
+            connect_s=self._connect_s,
+            max_connections=1,
+            idle_s=0,
+            resolve=self._resolve,
+        )
+
     @property
     def active(self) -> int:
         """Connections with a request on them."""

@@ -49,6 +49,9 @@ from penstock.ext import DIALECT_CHAT, DIALECT_MESSAGES, DIALECT_OLLAMA, DIALECT
         ("GET /health", "/health"),
         ("GET /health/live", "/health/live"),
         ("GET /health/ready", "/health/ready"),
+        ("GET /api/llm/health", "/api/llm/health"),
+        ("GET /admin/backends", "/admin/backends"),
+        ("POST /admin/backends/gpu%201/drain", "/admin/backends/{name}/{do}"),
     ],
 )
 def test_found(line: str, route: str) -> None:
@@ -75,6 +78,7 @@ def test_no_such_path(path: str) -> None:
         ("POST /api/delete", b"DELETE"),
         ("POST /api/tags", b"GET, HEAD"),
         ("GET /api/blobs/sha256:0", b"HEAD, POST"),
+        ("GET /admin/backends/gpu/drain", b"POST"),
     ],
 )
 def test_wrong_method_says_which_are_right(line: str, allow: bytes) -> None:
@@ -111,7 +115,8 @@ def test_the_exact_table_knows_each_route_by_its_own_path() -> None:
 
 def test_native_paths_speak_ollama_and_no_others() -> None:
     for endpoint in (*EXACT.values(), *(endpoint for _, endpoint in PREFIXES)):
-        assert (endpoint.shape is Shape.OLLAMA) == endpoint.route.startswith("/api/")
+        native = endpoint.route.startswith("/api/") and endpoint.route != "/api/llm/health"
+        assert (endpoint.shape is Shape.OLLAMA) == native
 
 
 def test_native_paths_ignore_the_content_type() -> None:
@@ -223,11 +228,18 @@ def test_only_health_and_the_look_at_a_key_are_open() -> None:
 def test_the_paths_of_administrators() -> None:
     admins = {endpoint.route for endpoint in EXACT.values() if endpoint.access == "admin"}
     assert all(route.startswith(("/auth/", "/admin/")) for route in admins)
-    assert len(admins) == 7
+    assert len(admins) == 8
 
 
 @pytest.mark.parametrize(
-    "line", ["POST /auth/create-key", "GET /auth/create-key", "GET /admin/stats", "PUT /auth/keys"]
+    "line",
+    [
+        "POST /auth/create-key",
+        "GET /auth/create-key",
+        "GET /admin/stats",
+        "PUT /auth/keys",
+        "GET /admin/backends/x/drain",
+    ],
 )
 def test_without_an_admin_key_they_do_not_exist(line: str) -> None:
     method, path = line.split(" ")

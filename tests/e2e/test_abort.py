@@ -14,7 +14,7 @@ import psutil
 import pytest
 from raw_client import JSON_TYPE, RawClient, chat_body, request, wait_until
 
-from running import Demo, Penstock, config
+from running import UNASKED, Demo, Penstock, config
 
 LIMIT_MS = 100.0
 MEDIAN_MS = 20.0
@@ -237,7 +237,9 @@ def test_connecting() -> None:
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", port))
-        text = config(port, backend="[backends.demo.timeout]\nconnect_s = 60\n").replace("discover = true", "")
+        text = config(port, backend=f"{UNASKED}[backends.demo.timeout]\nconnect_s = 60\n").replace(
+            "discover = true", ""
+        )
         with Penstock(text + "[models.demo]\ntargets = ['demo']\n") as proxy:
             worker = proxy.workers()[0]
             clients = [RawClient(proxy.port).send(chat()) for _ in range(TIMES)]
@@ -273,7 +275,7 @@ def test_upload_to_a_backend_that_takes_nothing(how: str) -> None:
         stubborn.bind(("127.0.0.1", 0))
         stubborn.listen(8)
         port = stubborn.getsockname()[1]
-        text = config(port, backend="[backends.demo.timeout]\nsend_s = 60\n").replace("discover = true", "")
+        text = config(port, backend=f"{UNASKED}[backends.demo.timeout]\nsend_s = 60\n").replace("discover = true", "")
         with Penstock(text) as proxy, RawClient(proxy.port) as client:
             worker = proxy.workers()[0]
             head = request("POST", "/v1/echo", b"", "Content-Type: x/y", "Content-Length: 400000000", length=False)

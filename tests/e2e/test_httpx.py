@@ -14,7 +14,7 @@ import httpx
 import pytest
 from raw_client import chat_body, sse_data, wait_until
 
-from running import Demo, Penstock, config
+from running import UNASKED, Demo, Penstock, config
 
 CHAT = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
@@ -133,7 +133,7 @@ def test_more_at_once_than_the_pool_holds(demo: Demo) -> None:
             asked = (client.post(CHAT, json=ask(number), headers=headers) for number in range(40))
             return [answer.status_code for answer in await asyncio.gather(*asked)]
 
-    with Penstock(config(demo.port, more="[backends.demo.pool]\nmax_connections = 4\n")) as process:
+    with Penstock(config(demo.port, backend=UNASKED, more="[backends.demo.pool]\nmax_connections = 4\n")) as process:
         before = demo.stats()["connections_total"]
         assert asyncio.run(main(process.url)) == [200] * 40
         assert demo.stats()["connections_total"] - before <= 4

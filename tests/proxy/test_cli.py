@@ -113,7 +113,7 @@ class Backend(BaseHTTPRequestHandler):
     """Knows the two questions of a live check, and one key."""
 
     def do_GET(self) -> None:
-        known = self.path in ("/v1/models", "/api/version")
+        known = self.path in ("/v1/models", "/api/tags")
         refused = self.headers.get("Authorization") not in (None, "Bearer right")
         self.send_response(401 if refused else 200 if known else 404)
         self.send_header("Content-Length", "0")
@@ -147,7 +147,7 @@ def test_check_live(
     assert (code, err) == (0, "")
     assert "demo: ok: built in\n" in out
     assert f"cloud: ok: {backend}/v1/models answered 200 in " in out
-    assert f"gpu: ok: {backend}/api/version answered 200 in " in out
+    assert f"gpu: ok: {backend}/api/tags answered 200 in " in out
 
     bad = (
         f'[backends.refuses]\nkind = "openai"\nurl = "{backend}/v1"\napi_key = "env:WRONG"\n'
@@ -161,7 +161,7 @@ def test_check_live(
     assert "refuses: failed" in err
     assert "it refuses the API key\n" in err
     assert "is the url right? It often ends in /v1\n" in err
-    assert "away: failed: http://127.0.0.1:9/api/version: Connection refused\n" in err
+    assert "away: failed: http://127.0.0.1:9/api/tags: Connection refused\n" in err
     assert "wrong" not in err
 
 

@@ -1,0 +1,84 @@
+"""Asks backends whether they work, over connections of its own: one whose pool is all busy is not away.
+
+A check under way is joined, and a fresh one is not asked again: /health is open to everybody, and must not be a way
+to send a backend more than a few requests a second.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from msgspec.structs import replace
+
+from penstock.core.config import Backend
+from penstock.core.errors import PenstockError
+from penstock.core.health import Check, alive, check_path
+from penstock.core.plan import Upstream
+from penstock.proxy.upstream.fetch import fetch
+from penstock.proxy.upstream.pool import Pool
+
+FRESH_S = 0.25
+FAILED_FRESH_S = 0.05
+"""Who waits for a backend to come back sees it at once."""
+
+
+class Probes:
+    """One per App. pools: those of requests, beside which it makes its own. monotonic, wall_s: clocks in seconds."""
+
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        upstreams: Mapping[str, Upstream],
+        pools: Mapping[str, Pool],
+        *,
+        monotonic: Callable[[], float],
+        wall_s: Callable[[], float],
+    ) -> None:
+        self._backends = backends
+        # Paths are asked for as they are on the backend's server.
+        self._upstreams = {name: replace(each, v1=b"/v1", api=b"") for name, each in upstreams.items()}
+        self._pools = {name: each.apart() for name, each in pools.items()}
+        self._monotonic = monotonic
+        self._wall_s = wall_s
+        self._fresh: dict[str, tuple[float, Check]] = {}
+        self._asking: dict[str, asyncio.Task[Check]] = {}
+
+    async def ask(self, name: str) -> Check:
+        """What the backend says now, or has just said. Never raises for a backend's sake."""
+        until, check = self._fresh.get(name, (0.0, None))
+        if check is not None and self._monotonic() < until:
+            return check
+        task = self._asking.get(name)
+        if task is None:
+            task = self._asking[name] = asyncio.get_running_loop().create_task(self._ask(name))
+            task.add_done_callback(lambda _: self._asking.pop(name, None))
+        return await asyncio.shield(task)
+
+    def close(self) -> None:
+        """End the checks under way; who waits for one is cancelled with it."""
+        for task in tuple(self._asking.values()):
+            task.cancel()
+        for pool in self._pools.values():
+            pool.close()
+
+    async def _ask(self, name: str) -> Check:
+        began = self._monotonic()
+        ok, words = await self._answer(name)
+        ended = self._monotonic()
+        latency_ms = round((ended - began) * 1000, 3)
+        check = Check(at=self._wall_s(), ok=ok, latency_ms=latency_ms, words=words)
+        self._fresh[name] = (ended + (FRESH_S if ok else FAILED_FRESH_S), check)
+        return check
+
+    async def _answer(self, name: str) -> tuple[bool, str]:
+        backend = self._backends[name]
+        path, timeout_s = check_path(backend), backend.health.timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                status, _ = await fetch(
+                    self._upstreams[name], self._pools[name], path.encode(), timeout_s=timeout_s + FRESH_S
+                )
+        except PenstockError as error:
+            return False, error.message
+        except TimeoutError:
+            return False, f"no answer on {path} within {timeout_s:g} s"
+        return alive(status), f"answers {status} on {path}"
