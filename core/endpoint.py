@@ -125,6 +125,7 @@ EXACT: dict[bytes, Endpoint] = {
         _own("/admin/usage", "admin_usage", access="admin"),
         _own("/admin/chaos", "chaos", GET | {"POST", "DELETE"}, access="admin"),
         _own("/admin/backends", "backends", access="admin"),
+        _own("/admin/explain", "explain", POST, access="admin"),
         _ollama_model("/api/chat", dialect=DIALECT_OLLAMA),
         _ollama_model("/api/generate", dialect=DIALECT_OLLAMA),
         _ollama_model("/api/embed", dialect=DIALECT_OLLAMA, ip_class="search"),

@@ -72,7 +72,7 @@ def usage(found: Sequence[Standing]) -> dict[str, Any]:
         "budget_usd": _usd(_amount(money)),
         "budget_remaining_usd": _usd(money.remaining) if money else None,
         "budget_reset": _iso(money),
-        "limits": [_told(each) for each in found if each.limit.amount != UNLIMITED],
+        "limits": [told(each) for each in found if each.limit.amount != UNLIMITED],
     }
 
 
@@ -89,7 +89,8 @@ def _rank(each: Standing, windows: Sequence[int]) -> tuple[bool, int, int]:
     return remaining is None, windows.index(each.limit.measured.window), remaining or 0
 
 
-def _told(each: Standing) -> dict[str, Any]:
+def told(each: Standing) -> dict[str, Any]:
+    """One limit or meter, as answers have it."""
     limit = each.limit
     shown = _usd if limit.measured.measure == MEASURE_NANO_USD else _count
     return {

@@ -22,6 +22,7 @@ from penstock.proxy.endpoints import OWN
 from penstock.proxy.endpoints.preflight import cors_lines, is_preflight, preflight
 from penstock.proxy.entrance import Entrance
 from penstock.proxy.exchange import ClientLeft, Exchange
+from penstock.proxy.explain import begin_explaining
 from penstock.proxy.health_checks import HealthChecks
 from penstock.proxy.inbound import Gate, Sizes, check, discard, read_body
 from penstock.proxy.log import Log
@@ -127,6 +128,8 @@ class App:
             await read_body(exchange, endpoint, self._sizes)
             key = (endpoint.route, exchange.model)
             plan = self._plans.get(key) or await self.plan(endpoint, exchange.model)
+            if exchange.head.admin_key is not None:
+                begin_explaining(self, plan, exchange)
             if self.admission is not None and endpoint.counted and not self.admission.admit(plan, exchange):
                 await self.admission.admit_when_room(plan, exchange)
             reply = await self.attempts.run(plan, exchange)

@@ -60,6 +60,9 @@ def _verbs() -> dict[str, Verb]:
         "usage": Verb(
             "what was used, and what it cost", "penstock usage --by model --since 24h", _usage_arguments, _usage
         ),
+        "explain": Verb(
+            "say where a request would go, and why", "penstock explain llama3.2:1b", _explain_arguments, _explain
+        ),
         "demo-backend": Verb(
             "run a backend that needs no model", "penstock demo-backend --rate 5", _demo_arguments, _demo
         ),
@@ -211,7 +214,7 @@ def _init(arguments: argparse.Namespace) -> int:
     return 0
 
 
-# --- keys, usage ---------------------------------------------------------------------------------------
+# --- keys, usage, explain ------------------------------------------------------------------------------
 
 
 def _keys_arguments(parser: argparse.ArgumentParser) -> None:
@@ -234,6 +237,18 @@ def _usage_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _usage(arguments: argparse.Namespace) -> int:
     from penstock.proxy.cli_usage import run
+
+    return run(arguments)
+
+
+def _explain_arguments(parser: argparse.ArgumentParser) -> None:
+    from penstock.proxy.cli_explain import add_arguments
+
+    add_arguments(parser)
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from penstock.proxy.cli_explain import run
 
     return run(arguments)
 

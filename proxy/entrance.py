@@ -48,6 +48,18 @@ class Entrance:
             self._count_stranger(exchange)
             raise
 
+    def admits_admin(self, exchange: Exchange) -> bool:
+        """The request shows the admin key beside whatever else it shows; a wrong one counts as any stranger's.
+
+        Raises RateLimited.
+        """
+        if self._identify is None or not self._identify.admin:
+            return False
+        if self._identify.is_admin(exchange):
+            return True
+        self._count_stranger(exchange)
+        return False
+
     def _take(self, limits: AddressLimits, exchange: Exchange, endpoint: Endpoint) -> None:
         group = self._addresses.group(exchange.address)
         if endpoint.tells_of_keys:

@@ -13,6 +13,7 @@ from penstock.core.plan import PlannedTarget
 from penstock.ext import MEDIA_NONE, Entry, Peek, Refusal, RequestHead, ResponseHead, Usage
 
 if TYPE_CHECKING:
+    from penstock.proxy.explain import Explaining
     from penstock.proxy.heartbeat import Heartbeat
     from penstock.proxy.identify import Caller
     from penstock.proxy.inbound import Upload
@@ -67,7 +68,7 @@ class Exchange:
     backend = ""
     attempts = 0
     tries: tuple[Try, ...] = ()  # of requests that needed more than one, or are to be explained
-    explains = False
+    explains: "Explaining | None" = None
     target: PlannedTarget | None = None  # where the request was sent
     sent = 0.0
     status = 0
@@ -192,6 +193,8 @@ class Exchange:
         """Send the head of an answer. From now on nothing can be tried again."""
         self.status = status
         self.first_byte = perf_counter()
+        if self.explains is not None:
+            headers = self.explains.head(headers)
         if self.standing is not None:
             if self._door is not None:
                 self._door.more_lines = self.standing.header_lines
@@ -204,7 +207,8 @@ class Exchange:
         """Send a backend's whole answer as one piece; None where only `start` and `finish` can: another listener than
         ours, or a head of which lines have to go."""
         standing = self.standing
-        if self._door is None or self.cors or self.told or (standing is not None and head.has_rate_limits):
+        told = self.told or self.explains
+        if self._door is None or self.cors or told or (standing is not None and head.has_rate_limits):
             return None
         self.status = head.status
         self.first_byte = perf_counter()
@@ -219,6 +223,8 @@ class Exchange:
 
     def finish(self, body: bytes = b"") -> Awaitable[None]:
         """Send the last part of the body."""
+        if self.explains is not None:
+            body += self.explains.comment()
         self.over = True
         sent: Awaitable[None] = self.send({"type": "http.response.body", "body": body})
         return sent
@@ -294,6 +300,7 @@ class Exchange:
         """The request is settled: nothing of it stays behind."""
         self.over = True
         self.body = b""
+        self.explains = None  # it holds this request in turn
         if self._timer is not None:
             self._timer.cancel()
         if self._watcher is not None:

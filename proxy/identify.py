@@ -121,12 +121,21 @@ class Identify:
             raise unavailable()
         return None if held.revoked or held.until_s <= self._wall_s() else held.principal
 
+    def caller_of(self, principal: Principal) -> Caller:
+        """What a principal may, for somebody who asks about it."""
+        return self._make_caller(principal)
+
+    def is_admin(self, exchange: Exchange) -> bool:
+        """The request shows the admin key."""
+        sent = exchange.head.admin_key or b""
+        wanted = self._admin_digest
+        return wanted is not None and compare_digest(self._digest(sent[: LONGEST_KEY_BYTES + 1]), wanted)
+
     def require_admin(self, exchange: Exchange) -> None:
         """Raises NotFound without an admin key configured, AdminKeyRequired for a request that does not show it."""
         if self._admin_digest is None:
             raise NotFound("no such path; the API is under /v1 (OpenAI) and /api (Ollama)")
-        sent = exchange.head.admin_key or b""
-        if not compare_digest(self._digest(sent[: LONGEST_KEY_BYTES + 1]), self._admin_digest):
+        if not self.is_admin(exchange):
             raise AdminKeyRequired("this needs the admin key in the header X-Admin-Key", param="X-Admin-Key")
 
     def recognise(self, key: bytes) -> Held:

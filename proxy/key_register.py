@@ -93,6 +93,10 @@ class KeyRegister:
         )
         return _found(wish.id, self._change(lambda: self._kept().change_key(wish.id, change)))
 
+    def record(self, key_id: str) -> KeyRecord:
+        """One key. Raises NotFound, StoreUnavailable."""
+        return _found(key_id, self._read(lambda: self._kept().key(key_id)))
+
     def records(self) -> list[KeyRecord]:
         """All keys of the store, also revoked ones, oldest first. Raises StoreUnavailable."""
         store = self._store

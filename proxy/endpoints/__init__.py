@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from penstock.proxy.endpoints import admin, auth
 from penstock.proxy.endpoints.backends import backend_do, backends
 from penstock.proxy.endpoints.chaos import chaos, one_fault
+from penstock.proxy.endpoints.explain import explain
 from penstock.proxy.endpoints.health import health, live, llm_health, ready
 from penstock.proxy.endpoints.models import model, models
 from penstock.proxy.endpoints.usage import own_usage
@@ -34,4 +35,5 @@ OWN: Mapping[str, "Callable[[App, Exchange], Awaitable[None]]"] = {
     "chaos_fault": one_fault,
     "backends": backends,
     "backend_do": backend_do,
+    "explain": explain,
 }

@@ -52,6 +52,7 @@ from penstock.ext import DIALECT_CHAT, DIALECT_MESSAGES, DIALECT_OLLAMA, DIALECT
         ("GET /api/llm/health", "/api/llm/health"),
         ("GET /admin/backends", "/admin/backends"),
         ("POST /admin/backends/gpu%201/drain", "/admin/backends/{name}/{do}"),
+        ("POST /admin/explain", "/admin/explain"),
     ],
 )
 def test_found(line: str, route: str) -> None:
@@ -228,7 +229,7 @@ def test_only_health_and_the_look_at_a_key_are_open() -> None:
 def test_the_paths_of_administrators() -> None:
     admins = {endpoint.route for endpoint in EXACT.values() if endpoint.access == "admin"}
     assert all(route.startswith(("/auth/", "/admin/")) for route in admins)
-    assert len(admins) == 8
+    assert len(admins) == 9
 
 
 @pytest.mark.parametrize(
