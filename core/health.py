@@ -18,13 +18,15 @@ DEMO_BASE = "/v1"
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One question to a backend and what came of it.
 
-    at: epoch seconds. words: what it answered, or what failed. failed_in_row: of this and the checks before it.
+    at: epoch seconds. words: what it answered, or what failed. where: `place` of the backend that was asked.
+    failed_in_row: of this and the checks before it.
     """
 
     at: float
     ok: bool
     latency_ms: float
     words: str
+    where: str = ""
     failed_in_row: int = 0
 
 
@@ -34,6 +36,11 @@ def check_path(backend: Backend) -> str:
         return backend.health.path
     base = DEMO_BASE if backend.url is None else backend.url.path.rstrip("/")
     return base + KIND_PATHS[backend.kind]
+
+
+def place(backend: Backend) -> str:
+    """What is asked where: under the same name a changed configuration may mean another server."""
+    return f"{backend.url or ''} {check_path(backend)}"
 
 
 def alive(status: int) -> bool:

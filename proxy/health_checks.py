@@ -15,7 +15,7 @@ import msgspec
 
 from penstock.core.config import Backend, Config
 from penstock.core.errors import StateFullError
-from penstock.core.health import Check, following, is_down, pause_s
+from penstock.core.health import Check, following, is_down, pause_s, place
 from penstock.core.plan import Upstream
 from penstock.core.route import RouteGroup, Routes
 from penstock.ext import BREAKER_OPEN
@@ -89,7 +89,7 @@ class HealthChecks:
 
     async def last(self) -> Checks:
         """The last check of each backend, whoever made it; those never made are not in it."""
-        return self._last if self._leads else await asyncio.to_thread(read_checks, self._file)
+        return self._last if self._leads else self._of_ours(await asyncio.to_thread(read_checks, self._file))
 
     def meet(self) -> None:
         """Find the cells of all targets: what other workers know of those that no request here was for."""
@@ -125,17 +125,25 @@ class HealthChecks:
         except OSError:  # the state folder is away: nobody leads until it is back
             leads = False
         if leads and not self._leads:
-            self._last = read_checks(self._file)
-            self._forget_unchecked()
+            self._go_on()
         self._leads = leads
         return leads
 
-    def _forget_unchecked(self) -> None:
-        """What is not checked any more was set down by a check of another time, and nothing would set it up again."""
+    def _go_on(self) -> None:
+        """Go on where the leader before ended, which a reload may have been: nobody is asked again at once for it."""
+        now_s, wall_s = self.now_ns() / 1e9, self.probes.wall_s()
+        self._last = self._of_ours(read_checks(self._file))
+        for name, check in self._last.items():
+            self._began_s[name], self._spread[name] = now_s - max(0.0, wall_s - check.at), 0.5
         for name, backend in self._backends.items():
             if not backend.health.interval_s:
+                # Set down by a check of another time, and nothing would set it up again.
                 self._cells.backends[name].down = False
-        self._last = {name: check for name, check in self._last.items() if name in self._backends}
+
+    def _of_ours(self, checks: Checks) -> Checks:
+        """Those that asked what is asked now."""
+        places = {name: place(backend) for name, backend in self._backends.items()}
+        return {name: check for name, check in checks.items() if places.get(name) == check.where}
 
     # --- one check
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from penstock.core.config import Backend
 from penstock.core.errors import PenstockError
-from penstock.core.health import Check, alive, check_path
+from penstock.core.health import Check, alive, check_path, place
 from penstock.core.plan import Upstream
 from penstock.proxy.upstream.fetch import fetch
 from penstock.proxy.upstream.pool import Pool
@@ -38,7 +38,7 @@ class Probes:
         self._upstreams = {name: replace(each, v1=b"/v1", api=b"") for name, each in upstreams.items()}
         self._pools = {name: each.apart() for name, each in pools.items()}
         self._monotonic = monotonic
-        self._wall_s = wall_s
+        self.wall_s = wall_s
         self._fresh: dict[str, tuple[float, Check]] = {}
         self._asking: dict[str, asyncio.Task[Check]] = {}
 
@@ -65,7 +65,8 @@ class Probes:
         ok, words = await self._answer(name)
         ended = self._monotonic()
         latency_ms = round((ended - began) * 1000, 3)
-        check = Check(at=self._wall_s(), ok=ok, latency_ms=latency_ms, words=words)
+        where = place(self._backends[name])
+        check = Check(at=self.wall_s(), ok=ok, latency_ms=latency_ms, words=words, where=where)
         self._fresh[name] = (ended + (FRESH_S if ok else FAILED_FRESH_S), check)
         return check
 

@@ -226,6 +226,18 @@ def test_a_wait_in_line(demo: Demo) -> None:
         assert facts["attempts"][0]["began_ms"] >= facts["queue"]["waited_ms"] - 1
 
 
+def test_a_stream_that_began_with_a_heartbeat(demo: Demo) -> None:
+    """Its head goes out before an answer is there, so what came of it stands in the last comment alone."""
+    text = configuration(demo, "requests_per_hour = 100").replace(
+        "discover = true", "discover = true\nheartbeat_s = 0.1"
+    )
+    with Penstock(text, env=ENV) as process:
+        answer = post(process, "demo", ADMIN, EXPLAIN, {"X-Demo-First-Ms": "400"}, stream=True)
+        assert answer.text.startswith(": penstock\n\n") and told(answer)["attempts"] == []
+        last = json.loads(answer.text.rpartition(": penstock-explain ")[2])
+        assert last["attempts"][0]["status"] == 200 and last["attempts"][0]["took_ms"] > 300
+
+
 # --- one that is not ---------------------------------------------------------------------------------------
 
 

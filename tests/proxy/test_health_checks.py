@@ -240,6 +240,24 @@ def test_the_leader_writes_what_all_may_read(tmp_path: Path) -> None:
     play(scene())
 
 
+def test_a_reload_asks_nobody_anew_but_for_another_server(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with backend(answering(lambda: OK)) as made:
+            before = Bench(tmp_path, made.port)
+            before.checks._lead()
+            await before.after(0)
+            await until(lambda: read_checks(tmp_path / FILE))
+            same = Bench(tmp_path, made.port)
+            same.checks._lead()
+            assert await same.after(0) == 0 and await same.after(10) == 1
+            other = Bench(tmp_path, made.port, 'health = { path = "/health" }')
+            assert await other.checks.last() == {}
+            other.checks._lead()
+            assert await other.after(0) == 1
+
+    play(scene())
+
+
 def test_checks_at_once_are_one_question(tmp_path: Path) -> None:
     async def scene() -> None:
         async with backend(answering(lambda: OK)) as made:
