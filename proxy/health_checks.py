@@ -86,6 +86,7 @@ class HealthChecks:
         finally:
             for task in tuple(self._checking.values()):
                 task.cancel()
+            self.probes.close()
 
     async def last(self) -> Checks:
         """The last check of each backend, whoever made it; those never made are not in it."""

@@ -51,10 +51,16 @@ class Probes:
         if task is None:
             task = self._asking[name] = asyncio.get_running_loop().create_task(self._ask(name))
             task.add_done_callback(lambda _: self._asking.pop(name, None))
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise
+            where = place(self._backends[name])
+            return Check(at=self.wall_s(), ok=False, latency_ms=0.0, words="the check was given up", where=where)
 
     def close(self) -> None:
-        """End the checks under way; who waits for one is cancelled with it."""
+        """End the checks under way; who waits for one is told that it was given up."""
         for task in tuple(self._asking.values()):
             task.cancel()
         for pool in self._pools.values():

@@ -14,7 +14,7 @@ from raw_client import JSON_TYPE, chat_body, request
 
 from running import Demo, free_port
 
-OPTIONS = ("--tokens", "30", "--rate", "100", "--first-ms", "30")
+OPTIONS = ("--rate", "100", "--first-ms", "30")
 CHAT = "/v1/chat/completions"
 LINE_BYTES = 1 << 22
 
@@ -91,30 +91,33 @@ class Tally:
 
 
 class Crowd:
-    """Clients that ask without a pause on connections they keep: the first half streams, the others whole answers."""
+    """Clients that ask without a pause on connections they keep; every second one streams."""
 
     def __init__(self, port: int, *lines: str) -> None:
         self._port = port
-        self._requests = {
-            kind: request("POST", CHAT, chat_body(stream=kind == "stream", model="m"), JSON_TYPE, *lines)
-            for kind in ("stream", "plain")
-        }
+        self._lines = lines
         self.tally = Tally()
         self.over = False
 
     async def ask(self, connections: int = 64) -> None:
         """Until `over` is set and every request has come to its end."""
-        kinds = ["stream" if number % 2 else "plain" for number in range(connections)]
-        await asyncio.gather(*(self._client(kind) for kind in kinds))
+        await asyncio.gather(*(self._client(number) for number in range(connections)))
 
-    async def _client(self, kind: str) -> None:
+    def _request(self, kind: str, number: int) -> bytes:
+        """Answers of different lengths, so that the crowd does not march in step."""
+        tokens = f"X-Demo-Tokens: {20 + number % 16 * 2}"
+        return request("POST", CHAT, chat_body(stream=kind == "stream", model="m"), JSON_TYPE, tokens, *self._lines)
+
+    async def _client(self, number: int) -> None:
+        kind = "stream" if number % 2 else "plain"
+        data = self._request(kind, number)
         streams = None
         while not self.over:
             if streams is None:
                 streams = await asyncio.open_connection("127.0.0.1", self._port, limit=LINE_BYTES)
             goes_on = False
             try:
-                goes_on = await self._one(kind, *streams)
+                goes_on = await self._one(kind, data, *streams)
             except (OSError, asyncio.IncompleteReadError) as error:
                 self.tally.failed.append(f"{kind}: no answer ({error!r})")
             if not goes_on:
@@ -123,9 +126,9 @@ class Crowd:
         if streams is not None:
             streams[1].close()
 
-    async def _one(self, kind: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _one(self, kind: str, data: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request; whether its connection may have another."""
-        writer.write(self._requests[kind])
+        writer.write(data)
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         status = int(head[0].split()[1])
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}

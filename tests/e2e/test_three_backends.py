@@ -22,11 +22,9 @@ SECONDS = 60 if os.environ.get("PENSTOCK_SOAK") else 8
 RECOVERY_S = 0.5
 ADMIN_KEY = "the-admin-key-of-these-tests"
 
+SERVER = '[server]\nlisten = "127.0.0.1:0"\nworkers = 2\n'
 # A backend is back within the second, so it is tried again within the second.
-SETTINGS = f"""
-[server]
-listen = "127.0.0.1:0"
-workers = 2
+SETTINGS = f"""{SERVER}
 [admin]
 key = "env:ADMIN_KEY"
 [breaker]
@@ -60,14 +58,25 @@ def judged(tally: Tally, *, cuts: bool) -> None:
     assert tally.cut > SECONDS if cuts else tally.cut == 0
 
 
-def test_one_is_killed_every_second(fleet: Fleet, penstock: Penstock) -> None:
+def killed(fleet: Fleet, penstock: Penstock) -> Tally:
     async def kill(number: int) -> None:
         fleet.kill(number % 3)
         await asyncio.to_thread(fleet.restart, number % 3)
 
     tally = uvloop.run(under_load(Crowd(penstock.port), every_second(SECONDS, kill)))
-    judged(tally, cuts=True)
     assert [line for line in penstock.lines() if line["message"] == "a defect"] == []
+    return tally
+
+
+def test_one_is_killed_every_second(fleet: Fleet, penstock: Penstock) -> None:
+    """Nobody asks whether it is back: the breaker's probe finds out."""
+    judged(killed(fleet, penstock), cuts=True)
+
+
+def test_one_is_killed_every_second_with_usual_settings(fleet: Fleet) -> None:
+    """A breaker stays open for a minute, but for health checks, which tell that the backend is back."""
+    with Penstock(SERVER + fleet.sections()) as process:
+        judged(killed(fleet, process), cuts=True)
 
 
 def test_one_that_always_fails_is_only_probed(fleet: Fleet, penstock: Penstock) -> None:
