@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 
 use super::balance_pick::{Choice, pick};
 use super::breaker::{Breaker, Pass, Rule};
-use super::targets::{Backend, FLAG_DOWN, FLAG_DRAINED, Targets};
+use super::targets::{Backend, FLAG_DOWN, FLAG_DRAINED, Targets, total};
 use super::targets_cells::Cell;
 
 /// A mask of members has a bit each.
@@ -328,7 +328,7 @@ impl Backend<'_> {
     /// How many are in flight, in all processes.
     #[inline]
     pub fn in_flight(&self) -> u64 {
-        self.in_flight.iter().map(|count| count.load(SeqCst)).sum()
+        total(self.in_flight)
     }
 }
 
@@ -336,5 +336,65 @@ impl Backend<'_> {
 fn give_place(own: Option<&AtomicU64>) {
     if let Some(own) = own {
         let _ = own.fetch_update(SeqCst, SeqCst, |count| count.checked_sub(1));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::race::of_two;
+    use super::super::targets_cells::Kind;
+    use super::*;
+
+    const RULE: Rule = Rule {
+        failures: 5,
+        ratio: 0.5,
+        window_ns: 30_000_000_000,
+        min_requests: 10,
+        recovery_ns: 60_000_000_000,
+    };
+
+    /// Of one member with so many places.
+    fn balancer(targets: &Arc<Targets>, most: u64) -> Balancer {
+        let cell = |kind| Arc::new(Cell::of(targets, kind, 7).unwrap());
+        let member = Member {
+            backend: cell(Kind::Backend),
+            target: cell(Kind::Target),
+            weight: 1,
+            max_in_flight: most,
+        };
+        Balancer::new(targets.clone(), vec![member], Balance::LeastInFlight, RULE).unwrap()
+    }
+
+    /// Two processes' worth of slots that take at once.
+    #[test]
+    fn never_more_than_places() {
+        const ROUNDS: u64 = 3_000;
+        let folder = std::env::temp_dir().join(format!("penstock-balance-{}", std::process::id()));
+        super::super::file::make_folder(&folder).unwrap();
+        let path = folder.join("targets.shm");
+        let open = || Arc::new(Targets::open(&path, b"boot", 4, 4).unwrap());
+        let two = [open(), open()].map(|targets| balancer(&targets, 1));
+        let take = |_, number: usize| {
+            let one = two.get(number).unwrap();
+            matches!(one.take(1, 0, 0, 0), Take::Taken { .. })
+        };
+        let release = || two.iter().for_each(|one| one.release(0, false));
+        let [_, _, both] = of_two(ROUNDS, take, release);
+        assert_eq!(both, 0);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn memory_of_its_own_needs_no_path() {
+        let targets = Arc::new(Targets::open(Path::new(""), b"", 1, 1).unwrap());
+        assert!(targets.lead().unwrap());
+        assert_eq!(targets.sweep().unwrap(), 0);
+        assert!(matches!(
+            balancer(&targets, 0).take(1, 0, 0, 0),
+            Take::Taken { .. }
+        ));
     }
 }

@@ -74,7 +74,12 @@ impl Choice {
             (0, _) | (_, 0) => (1, 1),
             (mine, others) => (u128::from(mine), u128::from(others)),
         };
-        mine * busy(self) * weight(other) < others * busy(other) * weight(self)
+        let score = |latency: u128, of: Self, weight_of: Self| {
+            latency
+                .saturating_mul(busy(of))
+                .saturating_mul(weight(weight_of))
+        };
+        score(mine, self, other) < score(others, other, self)
     }
 }
 
@@ -98,4 +103,55 @@ fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
 /// The number of the nth bit, from 0.
 fn nth(mask: u64, n: u64) -> Option<usize> {
     bits(mask).nth(usize::try_from(n).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: [Balance; 3] = [Balance::LeastInFlight, Balance::Weighted, Balance::Latency];
+
+    proptest! {
+        /// Whatever is known of the members, one of them is picked; none only of none.
+        #[test]
+        fn one_of_them(members: u64, random: u64, in_flight in 0..u64::MAX / 2, latency: u64, weight in 1..1_000_000_u64) {
+            let of = |index: usize| Choice {
+                in_flight: in_flight >> index,
+                weight,
+                latency: latency << index,
+            };
+            for balance in ALL {
+                match pick(balance, members, random, of) {
+                    Some(index) => prop_assert!(members >> index & 1 == 1),
+                    None => prop_assert_eq!(members, 0),
+                }
+            }
+        }
+
+        /// Of two that differ the faster one, whichever chance names first.
+        #[test]
+        fn the_faster_of_two(one in 1..1_u64 << 40, other in 1..1_u64 << 40, busy in 0..1_000_u64, random: u64) {
+            let latency = |index: usize| if index == 3 { one } else { other };
+            let of = |index: usize| Choice { in_flight: busy, weight: 2, latency: latency(index) };
+            let picked = pick(Balance::Latency, 0b1010, random, of).map(latency);
+            prop_assert_eq!(picked, Some(one.min(other)));
+        }
+    }
+
+    #[test]
+    fn each_pair_comes_up() {
+        let of = |index: usize| Choice {
+            latency: 10 - index as u64,
+            weight: 1,
+            ..Choice::default()
+        };
+        let picked = (0..3).flat_map(|first| (0..2).map(move |second| second << 32 | first));
+        let picked: Vec<_> = picked
+            .filter_map(|random| pick(Balance::Latency, 0b111, random, of))
+            .collect();
+        // (0, 1), (1, 0), (1, 2), (2, 1), (2, 0), (0, 2)
+        assert_eq!(picked, [1, 1, 2, 2, 2, 2]);
+    }
 }

@@ -144,7 +144,7 @@ impl<'a> Breaker<'a> {
                 .saturating_mul(2)
                 .clamp(LEAST_FAILURE_NS, MOST_LATENCY_NS),
         });
-        let row = self.row.fetch_add(1, SeqCst) + 1;
+        let row = self.row.fetch_add(1, SeqCst).saturating_add(1);
         let word = self.state.load(SeqCst);
         let opens = match state_of(word) {
             CLOSED => {
@@ -295,4 +295,98 @@ fn nanos(word: u64) -> u64 {
 
 fn micros(ns: u64) -> u64 {
     ns.div_ceil(1000) & (u64::MAX >> TIME_SHIFT)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::race::of_two;
+    use super::*;
+
+    const RULE: Rule = Rule {
+        failures: 5,
+        ratio: 0.5,
+        window_ns: 30_000_000_000,
+        min_requests: 10,
+        recovery_ns: 60_000_000_000,
+    };
+    const NOW: u64 = 1_000_000_000_000_000;
+
+    /// One failure opens it.
+    const ONE: Rule = Rule {
+        failures: 1,
+        ..RULE
+    };
+
+    fn words() -> Vec<AtomicU64> {
+        (0..24).map(|_| AtomicU64::new(0)).collect()
+    }
+
+    #[test]
+    fn of_two_at_once_one_turns_it() {
+        const ROUNDS: u64 = 3_000;
+        let words = words();
+        let breaker = Breaker::of(&words).unwrap();
+        let at = |round: u64| NOW + round * 2 * RULE.recovery_ns;
+        while !breaker.failed(false, NOW - RULE.recovery_ns, false, &RULE) {}
+        let probe = |round, slot| breaker.probe(at(round), slot, &RULE);
+        assert_eq!(of_two(ROUNDS, probe, || ()), [0, ROUNDS, 0]);
+        let since = at(ROUNDS);
+        breaker.reset();
+        let turns = |round, _| match round % 2 {
+            0 => breaker.failed(breaker.state(0) == HALF_OPEN, since, false, &ONE),
+            _ => {
+                let later = since + ONE.recovery_ns;
+                breaker.probe(later, 0, &ONE);
+                breaker.answered(true, later, 1, &ONE)
+            }
+        };
+        assert_eq!(of_two(ROUNDS, turns, || ()), [0, ROUNDS, 0]);
+    }
+
+    #[test]
+    fn only_its_owner_gives_a_probe_back() {
+        let words = words();
+        let breaker = Breaker::of(&words).unwrap();
+        while !breaker.failed(false, NOW, true, &RULE) {}
+        assert!(breaker.probe(NOW + RULE.recovery_ns, 255, &RULE));
+        breaker.give_back(0);
+        assert_eq!(breaker.pass(NOW + RULE.recovery_ns, &RULE), Pass::Probed);
+        breaker.give_back(255);
+        assert_eq!(breaker.pass(NOW + RULE.recovery_ns, &RULE), Pass::Probe);
+        assert!(!breaker.probe_early(), "a probe may go already");
+    }
+
+    #[test]
+    fn times_that_are_no_whole_us_are_late_not_early() {
+        let words = words();
+        let breaker = Breaker::of(&words).unwrap();
+        while !breaker.failed(false, NOW + 1, false, &RULE) {}
+        assert_eq!(
+            breaker.pass(NOW + 999 + RULE.recovery_ns, &RULE),
+            Pass::Wait(1)
+        );
+        assert_eq!(
+            breaker.pass(NOW + 1000 + RULE.recovery_ns, &RULE),
+            Pass::Probe
+        );
+    }
+
+    #[test]
+    fn words_that_make_no_sense_do_no_harm() {
+        let words = words();
+        let breaker = Breaker::of(&words).unwrap();
+        for value in [u64::MAX, u64::MAX - 1, 3, 1 << 63] {
+            words.iter().for_each(|word| word.store(value, SeqCst));
+            for now in [0, NOW, u64::MAX] {
+                let _ = (breaker.pass(now, &RULE), breaker.probe(now, 1, &RULE));
+                let _ = (breaker.failed(true, now, true, &RULE), breaker.window(now));
+                let _ = (
+                    breaker.answered(true, now, u64::MAX, &RULE),
+                    breaker.fresh_latency(now),
+                );
+                let _ = (breaker.retry_in(now), breaker.state(now));
+            }
+        }
+    }
 }

@@ -68,3 +68,53 @@ fn part_age(number: u64, word: u64) -> u64 {
     let age = number.wrapping_sub(word >> NUMBER_SHIFT) & NUMBER;
     if age > NUMBER - PARTS { 0 } else { age }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WINDOW: u64 = 1_000;
+    const PART: u64 = WINDOW / PARTS;
+
+    fn words() -> Vec<AtomicU64> {
+        (0..PARTS).map(|_| AtomicU64::new(0)).collect()
+    }
+
+    proptest! {
+        /// The sum is that of the requests in the last ten parts, whatever was before.
+        #[test]
+        fn a_sliding_sum(steps in prop::collection::vec((0..400_u64, any::<bool>()), 0..200), start in 0..1_u64 << 50) {
+            let words = words();
+            let (mut now, mut ended) = (start, Vec::new());
+            for (step, failed) in steps {
+                now += step;
+                Parts(&words).count(now, failed, WINDOW);
+                ended.push((now, failed));
+                let recent = ended.iter().filter(|(at, _)| now / PART - at / PART < PARTS);
+                let wanted = recent.fold((0, 0), |(all, bad), (_, failed)| (all + 1, bad + u64::from(*failed)));
+                prop_assert_eq!(Parts(&words).sum(now, WINDOW), wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_comes_late_is_counted() {
+        let words = words();
+        Parts(&words).count(50 * PART, false, WINDOW);
+        Parts(&words).count(50 * PART - 1, true, WINDOW);
+        Parts(&words).count(41 * PART, true, WINDOW);
+        assert_eq!(Parts(&words).sum(50 * PART, WINDOW), (3, 2));
+    }
+
+    #[test]
+    fn a_full_count_stays_full() {
+        let words = words();
+        let full = NUMBER << NUMBER_SHIFT | COUNT << REQUESTS_SHIFT | 5;
+        assert_eq!(plus(full, true), full);
+        assert_eq!(plus(full - (1 << REQUESTS_SHIFT), true), full + 1);
+        Parts(&words).count(0, true, 0);
+        assert_eq!(Parts(&words).sum(0, 0), (1, 1));
+    }
+}

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::Ordering::*;
 
-use super::targets::{AT_BACKENDS_USED, AT_HIGHEST, AT_SERVED, Backend, Targets};
+use super::targets::{AT_BACKENDS_USED, AT_HIGHEST, AT_SERVED, Backend, Targets, total};
 
 impl Targets {
     /// The tag of a request of that key, which waits from now on. At least 1.
@@ -37,8 +37,7 @@ impl Targets {
 
     /// How many requests wait, in all processes.
     pub fn waiting(&self) -> u64 {
-        let counts = self.in_line().iter().take(self.slots_used());
-        counts.map(|count| count.load(SeqCst)).sum()
+        total(self.in_line())
     }
 
     /// About how many wait with a lower tag in other processes.
@@ -57,7 +56,7 @@ impl Targets {
                 _ => 0,
             }
         });
-        ahead.sum()
+        ahead.fold(0, u64::saturating_add)
     }
 
     /// The lowest tag that waits in a slot's process, at any backend.
@@ -82,7 +81,7 @@ impl Backend<'_> {
 
     /// How many wait here, in all processes.
     pub fn waiting(&self) -> u64 {
-        self.waiting.iter().map(|count| count.load(SeqCst)).sum()
+        total(self.waiting)
     }
 
     /// Whether others go first: for a tag those of other processes with lower ones, for a newcomer (0) all who wait.
@@ -102,4 +101,23 @@ fn part_below(tag: u64, lowest: u64, highest: u64, count: u64) -> u64 {
     let below = all.min(u128::from(tag.saturating_sub(lowest)));
     let part = u128::from(count) * below / all;
     u64::try_from(part).unwrap_or(count).max(count.min(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The share grows with the tag, from one to all.
+        #[test]
+        fn a_share(lowest in 1..u64::MAX / 2, span in 0..1_000_u64, count in 0..10_000_u64, tag: u64) {
+            let highest = lowest + span;
+            prop_assert_eq!(part_below(lowest, lowest, highest, count), count.min(1));
+            prop_assert_eq!(part_below(highest + 1, lowest, highest, count), count);
+            let part = part_below(tag, lowest, highest, count);
+            prop_assert!(part <= count && part <= part_below(tag.saturating_add(1), lowest, highest, count));
+        }
+    }
 }

@@ -16,6 +16,8 @@ mod headlines;
 mod limit;
 mod line;
 mod map;
+#[cfg(test)]
+mod race;
 mod record;
 mod ring;
 mod rings;

@@ -147,7 +147,8 @@ impl Targets {
 
     /// How many of each slot's requests wait.
     pub(super) fn in_line(&self) -> &[AtomicU64] {
-        self.by_slot(AT_IN_LINE)
+        let counts = self.by_slot(AT_IN_LINE);
+        counts.get(..self.slots_used()).unwrap_or(counts)
     }
 
     #[inline]
@@ -323,6 +324,13 @@ fn length(backends: usize, targets: usize) -> usize {
 fn word(map: &Map, index: usize) -> &AtomicU64 {
     static NOWHERE: AtomicU64 = AtomicU64::new(0);
     map.words(index * 8, 1).first().unwrap_or(&NOWHERE)
+}
+
+/// All slots' counts together.
+#[inline]
+pub(super) fn total(counts: &[AtomicU64]) -> u64 {
+    let counts = counts.iter().map(|count| count.load(SeqCst));
+    counts.fold(0, u64::saturating_add)
 }
 
 fn folder_of(path: &Path) -> PathBuf {
