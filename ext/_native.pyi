@@ -989,8 +989,12 @@ class Balancer:
 
         While the breaker is not closed only its probe tells.
         """
-    def failed(self, index: int, now_ns: int, connect: bool = False) -> bool:
-        """It failed; connect: no connection could be made. True: this opened its breaker (a probe: again)."""
+    def failed(self, index: int, now_ns: int, connect: bool = False, late: bool = False) -> bool:
+        """It failed. True: this opened its breaker (a probe: again).
+
+        connect: no connection could be made. late: it was told as answered, and did not end what it began; it is no
+        further request of the window.
+        """
     def retry_in_ns(self, now_ns: int) -> int:
         """Until the first breaker of those not drained lets one through; 0 = one does. A probe that is out: 1 s."""
     def full(self, now_ns: int, avoid: int = 0) -> int:

@@ -216,6 +216,17 @@ def test_a_share_of_failures_opens_it(targets: Targets) -> None:
     assert opened == [False] * 4 + [True]
 
 
+def test_answers_that_are_cut_count_once(targets: Targets) -> None:
+    """Else no ratio above a half could ever be reached by a target that cuts all it begins."""
+    one = Balancer(targets, members(targets, (1, 0)), 0, (5, 1.0, 30 * SECOND, 10, RECOVERY))
+    opened = []
+    for _ in range(10):
+        one.answered(0, NOW, MS)
+        opened.append(one.failed(0, NOW, late=True))
+    assert opened == [False] * 9 + [True]
+    assert targets.target(0).window(NOW) == (10, 10)
+
+
 def test_the_window_slides(targets: Targets) -> None:
     one, cell = balancer(targets, (1, 0)), targets.target(0)
     for at in range(0, 30, 3):

@@ -54,7 +54,10 @@ class Backend:
 
 @dataclass
 class Target:
-    """The breaker and the latency. prober: the slot whose probe is out since turned_ns, None = none is."""
+    """The breaker and the latency. prober: the slot whose probe is out since turned_ns, None = none is.
+
+    ended: when, and how many requests and failures more.
+    """
 
     state: int = BREAKER_CLOSED
     turned_ns: int = 0
@@ -62,7 +65,7 @@ class Target:
     prober: int | None = None
     by_connect: bool = False
     row: int = 0
-    ended: list[tuple[int, bool]] = field(default_factory=list)
+    ended: list[tuple[int, int, int]] = field(default_factory=list)
     latency_ns: int = 0
     measured_ns: int = 0
 
@@ -90,8 +93,8 @@ class Target:
 
     def window(self, now: int, window_ns: int) -> tuple[int, int]:
         part = window_ns // 10
-        recent = [failed for at, failed in self.ended if now // part - at // part < 10]
-        return len(recent), sum(recent)
+        recent = [counts for at, *counts in self.ended if now // part - at // part < 10]
+        return sum(requests for requests, _ in recent), sum(failures for _, failures in recent)
 
     def answered(self, probe: bool, now: int, latency_ns: int) -> bool:
         latency_ns = min(latency_ns, 60 * SECOND)
@@ -100,18 +103,18 @@ class Target:
         self.measured_ns = now
         if self.state == BREAKER_CLOSED:
             self.row = 0
-            self.ended.append((now, False))
+            self.ended.append((now, 1, 0))
         if not probe or self.state != BREAKER_HALF_OPEN:
             return False
         self.state, self.row, self.ended = BREAKER_CLOSED, 0, []
         return True
 
-    def failed(self, probe: bool, now: int, connect: bool, rule: Rule) -> bool:
+    def failed(self, probe: bool, now: int, connect: bool, late: bool, rule: Rule) -> bool:
         self.latency_ns = min(max(2 * self.latency_ns, SECOND // 1000), 60 * SECOND) if self.latency_ns else SECOND
         self.measured_ns = now
         self.row += 1
         if self.state == BREAKER_CLOSED:
-            self.ended.append((now, True))
+            self.ended.append((now, 0 if late else 1, 1))
         if not self._opens(probe, now, rule):
             return False
         self.state, self.until_ns, self.by_connect = BREAKER_OPEN, now + rule.recovery_ns, connect
@@ -269,8 +272,8 @@ class Balancer:
     def answered(self, taken: int, now: int, latency_ns: int) -> bool:
         return self.members[taken % TAKE_PROBE].target.answered(taken >= TAKE_PROBE, now, latency_ns)
 
-    def failed(self, taken: int, now: int, connect: bool) -> bool:
-        return self.members[taken % TAKE_PROBE].target.failed(taken >= TAKE_PROBE, now, connect, self.rule)
+    def failed(self, taken: int, now: int, connect: bool, late: bool) -> bool:
+        return self.members[taken % TAKE_PROBE].target.failed(taken >= TAKE_PROBE, now, connect, late, self.rule)
 
     def retry_in_ns(self, now: int) -> int:
         waits = {"free": 0, "probe": 0, "probed": SECOND}

@@ -9,7 +9,8 @@ use pyo3::prelude::*;
 
 use super::shared::{Count, StateFull, error_of};
 use crate::shared::{
-    self, Balance, BreakerRule, Cell, FLAG_DOWN, FLAG_DRAINED, Kind, MAX_MEMBERS, Member, Take,
+    self, Balance, BreakerRule, Cell, FLAG_DOWN, FLAG_DRAINED, Failure, Kind, MAX_MEMBERS, Member,
+    Take,
 };
 
 const TAKE_FULL: i64 = -1;
@@ -285,10 +286,15 @@ impl Balancer {
     }
 
     /// True: this opened the breaker.
-    #[pyo3(signature = (index, now_ns, connect=false))]
-    fn failed(&self, index: Count, now_ns: Count, connect: bool) -> bool {
+    #[pyo3(signature = (index, now_ns, connect=false, late=false))]
+    fn failed(&self, index: Count, now_ns: Count, connect: bool, late: bool) -> bool {
         let (index, probe) = taken(index);
-        self.0.failed(index, probe, now_ns.0, connect)
+        let failure = match (connect, late) {
+            (true, _) => Failure::Connect,
+            (_, true) => Failure::Late,
+            _ => Failure::Early,
+        };
+        self.0.failed(index, probe, now_ns.0, failure)
     }
 
     fn retry_in_ns(&self, now_ns: u64) -> u64 {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 
 use super::balance_pick::{Choice, pick};
-use super::breaker::{Breaker, Pass, Rule};
+use super::breaker::{Breaker, Failure, Pass, Rule};
 use super::targets::{Backend, FLAG_DOWN, FLAG_DRAINED, Targets, total};
 use super::targets_cells::Cell;
 
@@ -233,9 +233,9 @@ impl Balancer {
     }
 
     /// The member failed. True: this opened its breaker.
-    pub fn failed(&self, index: usize, probe: bool, now: u64, connect: bool) -> bool {
+    pub fn failed(&self, index: usize, probe: bool, now: u64, failure: Failure) -> bool {
         self.seen(index)
-            .is_some_and(|seen| seen.breaker.failed(probe, now, connect, &self.rule))
+            .is_some_and(|seen| seen.breaker.failed(probe, now, failure, &self.rule))
     }
 
     /// ns until the first breaker of the members that are not drained lets one through; 0 = one does.

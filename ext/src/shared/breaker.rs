@@ -36,6 +36,17 @@ pub struct Rule {
     pub recovery_ns: u64,
 }
 
+/// How a target failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection could be made.
+    Connect,
+    /// It did not answer as it should.
+    Early,
+    /// It did not end what it had answered.
+    Late,
+}
+
 /// What a breaker says to one who wants to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
@@ -136,8 +147,8 @@ impl<'a> Breaker<'a> {
         self.turn(word, CLOSED)
     }
 
-    /// The target failed; `connect`: no connection could be made. True: this opened it.
-    pub fn failed(&self, probe: bool, now: u64, connect: bool, rule: &Rule) -> bool {
+    /// The target failed in this way. True: this opened it.
+    pub fn failed(&self, probe: bool, now: u64, failure: Failure, rule: &Rule) -> bool {
         self.measure(now, |old| match old {
             0 => FIRST_FAILURE_NS,
             _ => old
@@ -148,13 +159,19 @@ impl<'a> Breaker<'a> {
         let word = self.state.load(SeqCst);
         let opens = match state_of(word) {
             CLOSED => {
-                self.parts.count(now, true, rule.window_ns);
+                match failure {
+                    Failure::Late => self.parts.failed_late(now, rule.window_ns),
+                    _ => self.parts.count(now, true, rule.window_ns),
+                }
                 rule.failures > 0 && row >= rule.failures || self.is_failing(now, rule)
             }
             HALF_OPEN => probe,
             _ => false,
         };
-        let cause = if connect { CONNECT } else { 0 };
+        let cause = match failure {
+            Failure::Connect => CONNECT,
+            _ => 0,
+        };
         let until = micros(now.saturating_add(rule.recovery_ns));
         opens && self.turn(word, OPEN | cause | until << TIME_SHIFT)
     }
@@ -328,13 +345,13 @@ mod tests {
         let words = words();
         let breaker = Breaker::of(&words).unwrap();
         let at = |round: u64| NOW + round * 2 * RULE.recovery_ns;
-        while !breaker.failed(false, NOW - RULE.recovery_ns, false, &RULE) {}
+        while !breaker.failed(false, NOW - RULE.recovery_ns, Failure::Early, &RULE) {}
         let probe = |round, slot| breaker.probe(at(round), slot, &RULE);
         assert_eq!(of_two(ROUNDS, probe, || ()), [0, ROUNDS, 0]);
         let since = at(ROUNDS);
         breaker.reset();
         let turns = |round, _| match round % 2 {
-            0 => breaker.failed(breaker.state(0) == HALF_OPEN, since, false, &ONE),
+            0 => breaker.failed(breaker.state(0) == HALF_OPEN, since, Failure::Early, &ONE),
             _ => {
                 let later = since + ONE.recovery_ns;
                 breaker.probe(later, 0, &ONE);
@@ -348,7 +365,7 @@ mod tests {
     fn only_its_owner_gives_a_probe_back() {
         let words = words();
         let breaker = Breaker::of(&words).unwrap();
-        while !breaker.failed(false, NOW, true, &RULE) {}
+        while !breaker.failed(false, NOW, Failure::Connect, &RULE) {}
         assert!(breaker.probe(NOW + RULE.recovery_ns, 255, &RULE));
         breaker.give_back(0);
         assert_eq!(breaker.pass(NOW + RULE.recovery_ns, &RULE), Pass::Probed);
@@ -361,7 +378,7 @@ mod tests {
     fn times_that_are_no_whole_us_are_late_not_early() {
         let words = words();
         let breaker = Breaker::of(&words).unwrap();
-        while !breaker.failed(false, NOW + 1, false, &RULE) {}
+        while !breaker.failed(false, NOW + 1, Failure::Early, &RULE) {}
         assert_eq!(
             breaker.pass(NOW + 999 + RULE.recovery_ns, &RULE),
             Pass::Wait(1)
@@ -380,7 +397,10 @@ mod tests {
             words.iter().for_each(|word| word.store(value, SeqCst));
             for now in [0, NOW, u64::MAX] {
                 let _ = (breaker.pass(now, &RULE), breaker.probe(now, 1, &RULE));
-                let _ = (breaker.failed(true, now, true, &RULE), breaker.window(now));
+                let _ = (
+                    breaker.failed(true, now, Failure::Late, &RULE),
+                    breaker.window(now),
+                );
                 let _ = (
                     breaker.answered(true, now, u64::MAX, &RULE),
                     breaker.fresh_latency(now),

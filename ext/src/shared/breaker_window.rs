@@ -17,6 +17,16 @@ impl Parts<'_> {
     /// Counts a request that ended now.
     #[inline]
     pub fn count(self, now: u64, failed: bool, window_ns: u64) {
+        self.add(now, 1, failed, window_ns);
+    }
+
+    /// One that was counted as answered failed after all.
+    pub fn failed_late(self, now: u64, window_ns: u64) {
+        self.add(now, 0, true, window_ns);
+    }
+
+    #[inline]
+    fn add(self, now: u64, requests: u64, failed: bool, window_ns: u64) {
         let number = number(now, window_ns);
         let Some(part) = self.0.get((number % PARTS) as usize) else {
             return;
@@ -26,7 +36,7 @@ impl Parts<'_> {
             let is_past = word == 0 || part_age(number, word) >= PARTS;
             let fresh = (number & NUMBER) << NUMBER_SHIFT;
             let base = if is_past { fresh } else { word };
-            match part.compare_exchange_weak(word, plus(base, failed), SeqCst, Relaxed) {
+            match part.compare_exchange_weak(word, plus(base, requests, failed), SeqCst, Relaxed) {
                 Ok(_) => return,
                 Err(there) => word = there,
             }
@@ -49,12 +59,12 @@ impl Parts<'_> {
     }
 }
 
-/// A request more; a count that is full stays so.
-fn plus(word: u64, failed: bool) -> u64 {
-    if (word >> REQUESTS_SHIFT) & COUNT == COUNT {
+/// So many more; counts that are full stay so.
+fn plus(word: u64, requests: u64, failed: bool) -> u64 {
+    if (word >> REQUESTS_SHIFT) & COUNT == COUNT || word & COUNT == COUNT {
         return word;
     }
-    word + (1 << REQUESTS_SHIFT) + u64::from(failed)
+    word + (requests << REQUESTS_SHIFT) + u64::from(failed)
 }
 
 /// The number of the part that now lies in.
@@ -112,8 +122,8 @@ mod tests {
     fn a_full_count_stays_full() {
         let words = words();
         let full = NUMBER << NUMBER_SHIFT | COUNT << REQUESTS_SHIFT | 5;
-        assert_eq!(plus(full, true), full);
-        assert_eq!(plus(full - (1 << REQUESTS_SHIFT), true), full + 1);
+        assert_eq!(plus(full, 1, true), full);
+        assert_eq!(plus(full - (1 << REQUESTS_SHIFT), 1, true), full + 1);
         Parts(&words).count(0, true, 0);
         assert_eq!(Parts(&words).sum(0, 0), (1, 1));
     }

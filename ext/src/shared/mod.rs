@@ -32,7 +32,7 @@ mod window;
 
 pub use account::{Account, Names, Words};
 pub use balance::{Balance, Balancer, MAX_MEMBERS, Member, Take, View};
-pub use breaker::Rule as BreakerRule;
+pub use breaker::{Failure, Rule as BreakerRule};
 pub use cells::{Error, key_of};
 pub use limit::{Demand, Limit, Measure, take_all};
 pub use record::Facts;
