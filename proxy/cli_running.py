@@ -52,5 +52,10 @@ def _ask(what: str, arguments: argparse.Namespace) -> dict[str, Any] | None:
         return ask(folder, {"do": what}, PATIENCE_S)
     except OSError as error:
         reason = error.strerror or error
-        print(f"penstock: no server answers at {folder / NAME}: {reason}", file=sys.stderr)
+        words = (
+            "; one that was started with another state_dir hears signals"
+            if isinstance(error, FileNotFoundError)
+            else ""
+        )
+        print(f"penstock: no server answers at {folder / NAME}: {reason}{words}", file=sys.stderr)
         return None

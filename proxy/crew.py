@@ -6,7 +6,6 @@ ready is the next one put off, for longer each time, and never for good while th
 """
 
 import socket
-import sys
 import time
 from collections.abc import Callable
 from signal import SIGKILL, SIGTERM
@@ -17,6 +16,7 @@ from penstock.proxy.children import Child, Children, Role, how
 from penstock.proxy.keeping import run_keeper
 from penstock.proxy.link import Link
 from penstock.proxy.poller import Poller
+from penstock.proxy.say import say
 from penstock.proxy.settings import Settings
 from penstock.proxy.shared import keeps_state
 from penstock.proxy.wall_clock import WallClock
@@ -228,7 +228,7 @@ class Crew:
         slot.failures = 0 if was_ready else slot.failures + 1
         pause_s = min(FIRST_PAUSE_S * 2 ** min(slot.failures - 1, 10), LONGEST_PAUSE_S) if slot.failures else 0.0
         when = f" in {pause_s:g} s" if pause_s else ""
-        _say(f"{child.role} {child.pid} died ({how(status)}); starting another{when}")
+        say(f"{child.role} {child.pid} died ({how(status)}); starting another{when}")
         if child.role == "worker" and not self._was_ready:
             self._failed_starts += 1
             self.words = child.words or how(status)
@@ -246,7 +246,7 @@ class Crew:
         try:
             slot.child = self._children.fork(slot.role, self._work if slot.role == "worker" else self._keep)
         except OSError as error:
-            _say(f"cannot start a {slot.role}: {error.strerror or error}; trying again in {LONGEST_PAUSE_S:g} s")
+            say(f"cannot start a {slot.role}: {error.strerror or error}; trying again in {LONGEST_PAUSE_S:g} s")
             self._poller.later(LONGEST_PAUSE_S, lambda: self._fill(slot))
             return
         if slot.role == "worker":
@@ -263,7 +263,3 @@ class Crew:
 def _keepers(config: Config) -> tuple[object, ...]:
     """What the keeper works by."""
     return keeps_state(config), config.store, config.log, config.alerts, config.tiers, config.limits
-
-
-def _say(words: str) -> None:
-    print(f"penstock: {words}", file=sys.stderr, flush=True)

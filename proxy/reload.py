@@ -39,6 +39,7 @@ class Outcome:
 
 
 Told = Callable[[Outcome], None]
+REFUSED = "not reloaded, all stays as it was:"
 
 
 def read_anew(settings: Settings, wall_ns: int) -> tuple[Settings, tuple[str, ...]]:
@@ -107,7 +108,7 @@ class Reloads:
         try:
             self._waiting = {self._children.fork("reader", self._read)}
         except OSError as error:
-            self._end(Outcome(False, (f"cannot start a process to read it: {error.strerror or error}",)))
+            self._refuse(f"cannot start a process to read it: {error.strerror or error}")
 
     # --- what the children say
 
@@ -116,7 +117,7 @@ class Reloads:
             case "reading", "read" if child in self._waiting:
                 self._build(message.payload)
             case "reading", "refused" if child in self._waiting:
-                self._end(Outcome(False, tuple(message.text.splitlines())))
+                self._refuse(message.text)
             case "building", "built":
                 self._done(child)
             case "building", "failed" if child in self._waiting and child.ready:
@@ -133,7 +134,7 @@ class Reloads:
     def lost(self, child: Child) -> None:
         """A process has ended; who comes in its place is told by `started`."""
         if child.role == "reader" and self._step == "reading" and child in self._waiting:
-            self._end(Outcome(False, ("the process that read it died",)))
+            self._refuse("the process that read it died")
         elif child.role == "worker":
             self._done(child)
 
@@ -202,7 +203,7 @@ class Reloads:
             for reader in self._waiting:
                 reader.ending = True
                 reader.tell(SIGKILL)
-            self._end(Outcome(False, (f"it could not be read within {LIMIT_S:g} s",)))
+            self._refuse(f"it could not be read within {LIMIT_S:g} s")
         elif self._step == "building":
             self._fail(f"a worker was not ready for it within {LIMIT_S:g} s")
         else:
@@ -212,7 +213,10 @@ class Reloads:
     def _fail(self, words: str) -> None:
         for worker in self._crew.serving:
             worker.link.send("drop")
-        self._end(Outcome(False, tuple(words.splitlines())))
+        self._refuse(words)
+
+    def _refuse(self, words: str) -> None:
+        self._end(Outcome(False, (REFUSED, *words.splitlines())))
 
     def _end(self, outcome: Outcome) -> None:
         self._enter("")

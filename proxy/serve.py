@@ -16,10 +16,11 @@ from penstock.proxy.handover import Predecessor
 from penstock.proxy.http1_server import BACKLOG
 from penstock.proxy.notify import Notify
 from penstock.proxy.prepare import prepare
+from penstock.proxy.say import say
 from penstock.proxy.settings import Overrides, Settings, load, locate, variables
 from penstock.proxy.shared import keeps_state
 from penstock.proxy.state_folder import StateFolder
-from penstock.proxy.supervisor import Supervisor, say
+from penstock.proxy.supervisor import Supervisor
 
 
 class CannotServe(Exception):

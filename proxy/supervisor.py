@@ -7,7 +7,6 @@ and upgrades are what it does about them.
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from penstock.proxy.link import Message
 from penstock.proxy.notify import Notify
 from penstock.proxy.poller import Poller, Signals
 from penstock.proxy.reload import Outcome, Reloads, Told
+from penstock.proxy.say import say
 from penstock.proxy.settings import Settings
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -174,7 +174,7 @@ class Supervisor:
     def _reloaded(self, outcome: Outcome) -> None:
         self._last_reload = "\n".join(outcome.lines)
         source = self._crew.settings.source or "what there is"
-        for line in outcome.lines if outcome.ok else ("not reloaded, all stays as it was:", *outcome.lines):
+        for line in outcome.lines:
             say(line)
         self._notify.ready(f"{source}: {'reloaded' if outcome.ok else 'not reloaded'}")
 
@@ -217,8 +217,3 @@ class Supervisor:
 
 def _telling(answer: Answer) -> Told:
     return lambda outcome: answer({"ok": outcome.ok, "lines": list(outcome.lines)})
-
-
-def say(words: str) -> None:
-    """A line for people on standard error."""
-    print(f"penstock: {words}", file=sys.stderr, flush=True)
