@@ -158,6 +158,20 @@ def test_many_that_die_under_load_cost_only_what_they_had(demo: Demo) -> None:
         assert proxy.control("status")["worker_deaths"] == KILLS
 
 
+def test_what_a_dead_worker_held_is_free_again(demo: Demo) -> None:
+    """The only place at a backend, and the only request a key may have in flight."""
+    more = '[auth]\nmode = "keys"\n[[keys]]\nname = "a"\nkey = "env:KEY_A"\ntier = "one"\n[tiers.one]\nin_flight = 1\n'
+    text = config(demo.port, backend="max_in_flight = 1", more=more).replace("workers = 1", "workers = 2")
+    with Penstock(text, env={"KEY_A": "a" * 20}) as proxy:
+        workers = ready(proxy)
+        key = f"X-API-Key: {'a' * 20}"
+        with stream(proxy, key, *LASTING) as client:
+            assert chat(proxy.port, key).status == 429
+            held = holders(proxy, [client])[client]
+            next(worker for worker in workers if worker.pid == held).kill()
+            wait_until(lambda: chat(proxy.port, key).status == 200)
+
+
 def test_a_slot_whose_workers_cannot_start_is_tried_again(demo: Demo, tmp_path: Path) -> None:
     """Ever more slowly, without holding anything else up, and never given up while the others serve."""
     folder = tmp_path / "log"
