@@ -194,9 +194,9 @@ class RequestHead:
         ask_usage: bool,
         cap_name: bytes,
         cap: int,
+        identity: bool,
     ) -> bytes:
-        """The request with what `rewrite` makes of its body, in one piece; ask_usage is `identity` too: usage has to be
-        read from the answer. Raises ValueError as `rewrite`."""
+        """`encode` of what `rewrite` makes of the body, in one piece. Raises ValueError as `rewrite`."""
 
 @final
 class ResponseHead:

@@ -169,9 +169,11 @@ class App:
     async def _failed(self, exchange: Exchange, error: PenstockError) -> None:
         """Answer with the error, unless part of another answer has gone out."""
         exchange.error = error
+        if exchange.heartbeat is not None:
+            exchange.heartbeat.stop()
         if exchange.answering:
             if exchange.heartbeat is not None and not exchange.over:
-                await cut(exchange, error)
+                await cut(exchange, error)  # a comment of ours has gone out, and with it the head
             return
         try:
             await discard(exchange)

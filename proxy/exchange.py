@@ -67,6 +67,7 @@ class Exchange:
     lease: "Lease | None" = None  # its place at a target, until it is given back
     backend = ""
     attempts = 0
+    since = 0.0  # when the first began, in the loop's time; the total timeout counts from there
     tries: tuple[Try, ...] = ()  # of requests that needed more than one, or are to be explained
     explains: "Explaining | None" = None
     target: PlannedTarget | None = None  # where the request was sent

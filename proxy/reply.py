@@ -82,6 +82,8 @@ async def cut(exchange: Exchange, error: PenstockError, *, told: bool = False) -
     told: the backend has already said in the stream what went wrong.
     """
     exchange.error = error
+    if exchange.heartbeat is not None:
+        exchange.heartbeat.stop()
     event = b"" if told else last_event(exchange, error)
     if exchange.explains is not None and (comment := exchange.explains.comment()):
         event = b"\n" + comment + event

@@ -331,6 +331,7 @@ class Side:
         most: Mapping[str, int] | None = None,
         heartbeat_s: float = 0,
         balance: Balance = "least_in_flight",
+        previous: Attempts | None = None,
         **sections: Any,
     ) -> None:
         """most: max_in_flight of backends. sections: of the configuration, [retry] without a pause if not given."""
@@ -353,6 +354,7 @@ class Side:
             loop=asyncio.get_running_loop(),
             now_ns=now_ns,
             draw=random.Random(5).getrandbits,
+            previous=previous,
         )
 
     def plan(self, *groups: tuple[PlannedTarget, ...]) -> Plan:

@@ -19,14 +19,13 @@ KEEP_BYTES = 1_048_576
 
 
 class Course:
-    """One per request that needs it. lease: where its first attempt failed, which began at `since` (loop's time)."""
+    """One per request that needs it. lease: where its first attempt failed."""
 
-    def __init__(self, attempts: "Attempts", plan: Plan, exchange: Exchange, lease: Lease, since: float) -> None:
+    def __init__(self, attempts: "Attempts", plan: Plan, exchange: Exchange, lease: Lease) -> None:
         self._lease = lease
         self._attempts = attempts
         self._plan = plan
         self._exchange = exchange
-        self._since = since
         self._search = Search(plan)
         self._made = 1
         self._kept: Reply | None = None
@@ -37,7 +36,7 @@ class Course:
         while (fresh := await self._next(error, began_ns)) is not None:
             began_ns = attempts.now_ns()
             try:
-                reply = await attempts.attempt(self._lease, exchange, began_ns, self._since, fresh)
+                reply = await attempts.attempt(self._lease, exchange, began_ns, fresh)
             except (BackendError, NoHealthyTarget) as failure:
                 error.__traceback__ = None  # it holds frames that hold the error
                 error = failure

@@ -12,6 +12,7 @@ from penstock.core.errors import BackendError, NoHealthyTarget
 from penstock.core.plan import Plan
 from penstock.ext import Balancer
 from penstock.proxy.exchange import Exchange
+from penstock.proxy.upstream.course import status_of
 from penstock.proxy.upstream.lease import Lease
 
 if TYPE_CHECKING:
@@ -59,22 +60,24 @@ class Hedge:
         self._saved = min(self._saved + self._max_share, MOST_SAVED)
         return exchange.upload is None and plan.endpoint.repeatable
 
-    async def attempt(self, attempts: "Attempts", lease: Lease, exchange: Exchange, since: float) -> "Reply":
+    async def attempt(self, attempts: "Attempts", lease: Lease, exchange: Exchange) -> "Reply":
         """As `Attempts.attempt`; `exchange.lease` is the place of what answered, or of what failed last."""
         limit_s = self._pace(lease).limit_s
         if limit_s is None:
-            return await attempts.attempt(lease, exchange, attempts.now_ns(), since)
-        running = {_start(attempts, lease, exchange, since): lease}
+            return await attempts.attempt(lease, exchange, attempts.now_ns())
+        running = {_start(attempts, lease, exchange): lease}
         began_ns = attempts.now_ns()
         try:
             await asyncio.wait(running, timeout=limit_s)
             if not any(task.done() for task in running) and (other := self._second(attempts, lease)) is not None:
-                running[_start(attempts, other, exchange, since)] = other
-            return await _first_answer(attempts, running, exchange)
+                running[_start(attempts, other, exchange)] = other
+            return await _first_answer(attempts, running, exchange, began_ns)
         finally:
             for task, place in running.items():
+                ended_ns = attempts.now_ns()
                 if place is lease:  # it was this slow at least, or its target would seem to become quicker
-                    self.measure(lease, attempts.now_ns() - began_ns)
+                    self.measure(lease, ended_ns - began_ns)
+                exchange.tried(place.target, began_ns, ended_ns, "overtaken by the other attempt", 0)
                 _drop(task)
                 if place is not exchange.lease:
                     place.release()
@@ -102,7 +105,7 @@ class Hedge:
 
 
 async def _first_answer(
-    attempts: "Attempts", running: "dict[asyncio.Task[Reply], Lease]", exchange: Exchange
+    attempts: "Attempts", running: "dict[asyncio.Task[Reply], Lease]", exchange: Exchange, began_ns: int
 ) -> "Reply":
     """The first answer of those running; an attempt that fails is told its target, the last one's failure is raised."""
     while True:
@@ -111,9 +114,10 @@ async def _first_answer(
         lease = running[task]
         error = task.exception()
         if error is None or len(running) == 1 or not isinstance(error, (BackendError, NoHealthyTarget)):
-            _settle_on(lease, running, exchange)
+            _settle_on(lease, exchange)
             del running[task]
             return task.result()
+        exchange.tried(lease.target, began_ns, attempts.now_ns(), error.message, status_of(error))
         attempts.failed(lease, error)
         _drop(task)
         if exchange.lease is lease:
@@ -122,15 +126,15 @@ async def _first_answer(
         lease.release()
 
 
-def _settle_on(lease: Lease, running: "dict[asyncio.Task[Reply], Lease]", exchange: Exchange) -> None:
+def _settle_on(lease: Lease, exchange: Exchange) -> None:
     """This attempt is the request's from now on."""
     exchange.lease = lease
     exchange.target = lease.target
     exchange.backend = lease.target.upstream.name
 
 
-def _start(attempts: "Attempts", lease: Lease, exchange: Exchange, since: float) -> "asyncio.Task[Reply]":
-    return attempts.loop.create_task(attempts.attempt(lease, exchange, attempts.now_ns(), since))
+def _start(attempts: "Attempts", lease: Lease, exchange: Exchange) -> "asyncio.Task[Reply]":
+    return attempts.loop.create_task(attempts.attempt(lease, exchange, attempts.now_ns()))
 
 
 def _drop(task: "asyncio.Task[Reply]") -> None:

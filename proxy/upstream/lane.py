@@ -34,11 +34,11 @@ class Waiter:
 class Lane:
     """Those that wait for the members of a balancer but `avoid`, the lowest tag first."""
 
-    __slots__ = ("_avoid", "_balancer", "_held_s", "_members", "_places", "waiters")
+    __slots__ = ("_held_s", "_members", "_places", "avoid", "balancer", "waiters")
 
     def __init__(self, balancer: Balancer, avoid: int, members: Sequence[Member]) -> None:
-        self._balancer = balancer
-        self._avoid = avoid
+        self.balancer = balancer
+        self.avoid = avoid
         self._members = members
         self._places = max(sum(each.max_in_flight for each in members), 1)
         self._held_s = 0.0
@@ -46,7 +46,7 @@ class Lane:
 
     def wanted(self, now_ns: int) -> Iterator[BackendCell]:
         """The backends whose place they wait for."""
-        mask = self._balancer.full(now_ns, self._avoid)
+        mask = self.balancer.full(now_ns, self.avoid)
         return (member.cell for index, member in enumerate(self._members) if mask >> index & 1)
 
     def before(self, waiter: Waiter) -> int:

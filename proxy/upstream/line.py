@@ -14,17 +14,18 @@ from collections.abc import Callable
 
 from penstock.core.config import Queue
 from penstock.core.errors import QueueFull
-from penstock.ext import BackendCell, Balancer
+from penstock.ext import Balancer
 from penstock.proxy.exchange import Exchange
 from penstock.proxy.upstream.lane import Lane, Waiter, first_tag, key_of, tag_of
 from penstock.proxy.upstream.lease import Draw, Lease, Search
+from penstock.proxy.upstream.notice import Notice, Row, joined
 from penstock.proxy.upstream.targets import TargetCells
 
 LOOK_S = 0.005
 
 
 class Line:
-    """One per worker. Clock in ns, monotonic. waiting: how many of this worker."""
+    """One per App. Clock in ns, monotonic. waiting: how many stand in it."""
 
     def __init__(
         self,
@@ -33,6 +34,7 @@ class Line:
         loop: asyncio.AbstractEventLoop,
         now_ns: Callable[[], int],
         draw: Draw,
+        notice: Notice,
     ) -> None:
         self._cells = cells
         self._shared = cells.shared
@@ -42,7 +44,7 @@ class Line:
         self._draw = draw
         self._timer: asyncio.TimerHandle | None = None
         self._keys: Counter[int] = Counter()
-        self._published: dict[int, tuple[BackendCell, int, int]] = {}
+        self.notice = notice
         self.lanes: dict[tuple[Balancer, int], Lane] = {}
         self.waiting = 0
 
@@ -130,9 +132,12 @@ class Line:
 
     def _leave(self, waiter: Waiter) -> None:
         """Out of the line, served or not; a second call does nothing."""
-        if waiter not in waiter.lane.waiters:
+        lane = waiter.lane
+        if waiter not in lane.waiters:
             return
-        waiter.lane.waiters.remove(waiter)
+        lane.waiters.remove(waiter)
+        if lane.avoid and not lane.waiters:  # there are as many of these as ways to fail
+            del self.lanes[lane.balancer, lane.avoid]
         self.waiting -= 1
         self._keys[waiter.key] -= 1
         if not self._keys[waiter.key]:
@@ -151,18 +156,12 @@ class Line:
     def _publish(self) -> None:
         """Tell all workers the lowest tag and the number of those that wait here, for each backend they may go to."""
         now_ns = self._now_ns()
-        told: dict[int, tuple[BackendCell, int, int]] = {}
+        rows: dict[int, Row] = {}
         for lane in self.lanes.values():
             for cell in lane.wanted(now_ns) if lane.waiters else ():
-                _, lowest, count = told.get(cell.id, (cell, lane.waiters[0].tag, 0))
-                told[cell.id] = cell, min(lowest, lane.waiters[0].tag), count + len(lane.waiters)
-        for number, row in told.items():
-            if self._published.get(number) != row:
-                row[0].wait(row[1], row[2])
-        for number, (cell, _, _) in self._published.items():
-            if number not in told:
-                cell.wait(0, 0)
-        self._published = told
+                row = cell, lane.waiters[0].tag, len(lane.waiters)
+                rows[cell.id] = joined(rows[cell.id], row) if cell.id in rows else row
+        self.notice.say(self, rows)
 
     # --- serving ---
 

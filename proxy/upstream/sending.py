@@ -24,9 +24,16 @@ def request(target: PlannedTarget, exchange: Exchange, start: bytes) -> bytes:
     head, body, peek, cap = exchange.head, exchange.body, exchange.peek, exchange.output_cap
     if peek is not None and (cap or exchange.asked_usage or target.rename_json is not None):
         cap_name = target.cap_name if cap else b""
-        return head.encode_changed(start, body, peek, target.rename_json, exchange.asked_usage, cap_name, cap)
+        return head.encode_changed(
+            start, body, peek, target.rename_json, exchange.asked_usage, cap_name, cap, _uncompressed(exchange)
+        )
     length = len(body) if body or head.content_length is not None else -1
-    return head.encode(start, length, body, exchange.asked_usage)
+    return head.encode(start, length, body, _uncompressed(exchange))
+
+
+def _uncompressed(exchange: Exchange) -> bool:
+    """The answer must come as it is: its usage has to be read, or lines of ours are put in."""
+    return exchange.asked_usage or exchange.heartbeat is not None
 
 
 def changed(target: PlannedTarget, exchange: Exchange) -> bytes:
@@ -49,7 +56,7 @@ async def _send_large(
     timeouts: Timeouts, exchange: Exchange, connection: Connection, start: bytes, body: bytes
 ) -> None:
     """Send a body that the socket may not take at once; only a backend that takes none of it is too slow."""
-    connection.send(exchange.head.encode(start, len(body), b"", exchange.asked_usage))
+    connection.send(exchange.head.encode(start, len(body), b"", _uncompressed(exchange)))
     connection.write(body)
     connection.await_room(exchange.now() + timeouts.send_s)
     await connection.drain()

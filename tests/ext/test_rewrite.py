@@ -43,9 +43,9 @@ def test_the_changes_are_those_a_json_parser_would_make(
     assert json.loads(changed) is not None
     head = RequestHead([(b"host", b"a"), (b"accept-encoding", b"gzip")])
     encoded = head.encode_changed(
-        b"POST / HTTP/1.1\r\n", body, peek(body), model_json, ask_usage, cap_name.encode(), cap
+        b"POST / HTTP/1.1\r\n", body, peek(body), model_json, ask_usage, cap_name.encode(), cap, True
     )
-    assert encoded == head.encode(b"POST / HTTP/1.1\r\n", len(changed), changed, ask_usage)
+    assert encoded == head.encode(b"POST / HTTP/1.1\r\n", len(changed), changed, True)
     if model is None and not ask_usage and not cap_name:
         assert changed == body
 

@@ -348,6 +348,34 @@ def test_the_answer_says_how_long_it_waited() -> None:
     play(scene())
 
 
+def test_who_failed_over_waits_for_the_others_only() -> None:
+    async def scene() -> None:
+        worker = Worker(side(names="ab"))
+        worker.plan = worker.side.plan((target(1, name="a"), target(1, name="b")))
+        await asked(worker, "xy")
+        search = Search(worker.plan)
+        a = next(lease for _, _, lease in worker.served if lease.target.upstream.name == "a")
+        search.failed(a, for_good=True)
+        sent = asks()
+        waiting = starts(worker.side.attempts.seek(search, sent))
+        await turns()
+        cells = worker.side.cells.backends
+        assert (cells["a"].waiting, cells["b"].waiting) == (0, 1)
+        newcomer = worker.ask("z")
+        worker.end(worker.served.index(next(row for row in worker.served if row[2] is a)))
+        await newcomer  # nobody waits for a
+        assert not waiting.done()
+        worker.end(0)
+        lease = await waiting
+        assert lease.target.upstream.name == "b" and list(worker.side.attempts.line.lanes) == []
+        lease.release()
+        sent.close()
+        worker.end()
+        assert worker.side.in_flight == 0
+
+    play(scene())
+
+
 # --- over several workers ----------------------------------------------------------------------------------------
 
 
@@ -422,5 +450,27 @@ def test_the_place_counts_over_all_workers(tmp_path: Path) -> None:
         assert there.side.attempts.line.standing(lane.waiters[0])[0] >= 1
         await stop(task)
         await order_of(here, 3)
+
+    play(scene())
+
+
+def test_the_lines_of_two_generations_in_one_worker() -> None:
+    """After a reload the old line's requests still count, for newcomers and for what other workers see."""
+
+    async def scene() -> None:
+        shared = Targets("", b"boot")
+        old = Worker(side(1, shared=shared))
+        new = Worker(side(1, shared=shared, previous=old.side.attempts))
+        await asked(old, "xyz")
+        await asked(new, "uv")
+        cell = new.side.cells.backends["a"]
+        assert (old.keys, new.keys, cell.waiting) == ("x", "", 4)
+        order = ""
+        while len(order) < 5:
+            await settled(lambda: old.served or new.served)
+            assert cell.in_flight == 1
+            order += (old if old.served else new).end()
+        assert sorted(order) == sorted("xyzuv")
+        assert (cell.waiting, cell.in_flight, shared.waiting) == (0, 0, 0)
 
     play(scene())

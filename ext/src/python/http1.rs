@@ -195,6 +195,7 @@ impl RequestHead {
         ask_usage: bool,
         cap_name: &[u8],
         cap: u64,
+        identity: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let changes = Changes {
             model,
@@ -208,7 +209,7 @@ impl RequestHead {
         let Some(framing) = i64::try_from(length).ok().and_then(http1::FramingLine::new) else {
             return Err(PyValueError::new_err("a body of more than 2**63 bytes"));
         };
-        let lines = self.head.lines(ask_usage);
+        let lines = self.head.lines(identity);
         let head = http1::pieces(start, &lines, &framing, b"");
         let head_length: usize = head.iter().map(|piece| piece.len()).sum();
         PyBytes::new_with(py, head_length + length, |mut place| {

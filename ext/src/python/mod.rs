@@ -14,8 +14,8 @@ mod rings;
 mod rows;
 mod shared;
 mod spool;
-mod tariff;
 mod targets;
+mod tariff;
 mod toml_spans;
 
 #[pymodule(gil_used = false)]
