@@ -23,6 +23,7 @@ from raw_client import JSON_TYPE, RawClient, ask, chat, chat_body, request, sse_
 from running import PENSTOCK, Demo, Penstock, config
 
 RELOADS = 1_000 if os.environ.get("PENSTOCK_SOAK") else 100
+LEVELS = ('"warning"', '"error"')
 STREAM: dict[str, object] = {**CHAT, "stream": True}
 
 
@@ -305,6 +306,29 @@ def test_many_reloads_under_load(demo: Demo) -> None:
             assert after.fds < before.fds + 30
             assert after.threads <= before.threads + 4
             assert after.rss - before.rss < 24 << 20
+
+
+def test_who_waits_in_line_keeps_the_place(demo: Demo) -> None:
+    """Those of before a reload and those of after it stand in one line: nobody is overtaken until the wait is over."""
+    more = "[queue]\nmax_wait_s = 3\n"
+    with Demo("--first-ms", "20") as slow:
+        texts = [config(slow.port, backend="max_in_flight = 1", more=f"{more}[log]\nlevel = {level}\n") for level in LEVELS]
+        with Penstock(texts[0]) as process:
+            process.up()
+            hammer = Hammer(process.port)
+
+            async def reload_all() -> None:
+                async with load(hammer, connections=40):
+                    for number in range(20):
+                        before = len(hammer.told.answered)
+                        process.rewrite(texts[number % 2])
+                        assert (await asyncio.to_thread(process.control, "reload"))["ok"]
+                        while len(hammer.told.answered) < before + 10:
+                            await asyncio.sleep(0.01)
+
+            asyncio.run(reload_all())
+            assert hammer.told.lost == set()
+            assert set(hammer.told.statuses) == {200}, hammer.told.statuses
 
 
 class Figures:
