@@ -140,9 +140,15 @@ class Penstock(Process):
             time.sleep(0.01)
 
     def workers(self) -> list[psutil.Process]:
-        """The worker processes, the keeper of the store not among them."""
-        keeper = self.keeper()
-        return [child for child in psutil.Process(self.process.pid).children() if child.pid != keeper]
+        """The worker processes, at least one, the keeper of the store not among them."""
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            keeper = self.keeper()
+            found = [child for child in psutil.Process(self.process.pid).children() if child.pid != keeper]
+            if found:
+                return found
+            time.sleep(0.01)
+        raise TimeoutError(f"no worker: {self.text()[-2000:]}")
 
 
 # Most tests break a backend that others use too: its breaker stays out of their way.
