@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_client import END_CHUNK, JSON_TYPE, Answer, ask, chat, request, wait_until
+from raw_client import END_CHUNK, JSON_TYPE, Answer, RawClient, ask, chat, chat_body, request, wait_until
 
 from running import Demo, Penstock, config
 
@@ -210,6 +210,25 @@ def test_a_restart_keeps_faults_and_stops(demo: Demo, tmp_path: Path) -> None:
         admin(process, "DELETE")
     with Penstock(text, env=ENV) as process:
         assert [chat(process.port, model=model).status for model in ("demo", "demo-large")] == [200, 200]
+
+
+def test_a_reload_takes_the_files_faults_as_they_are_then(own: Penstock) -> None:
+    """And what is under way meets none of the old ones any more."""
+    begin(own, "slow_tokens", gap_ms=50)
+    with RawClient(own.port) as client:
+        body = chat_body(stream=True)
+        client.send(request("POST", "/v1/chat/completions", body, JSON_TYPE, "X-Demo-Tokens: 400"))
+        client.until(b"data: ")
+        own.rewrite(own.config.replace(OF_FILE, OF_FILE.replace("418", "410").replace("demo-large", "demo")))
+        assert own.control("reload")["ok"]
+        began = time.monotonic()
+        wait_until(lambda: all(chat(own.port).status == 410 for _ in range(OF_BOTH)))
+        assert client.until(END_CHUNK).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+        assert time.monotonic() - began < 5  # of 20 s
+    own.rewrite(own.config.replace("enabled = true", "enabled = false"))
+    assert own.control("reload")["ok"]
+    wait_until(lambda: all(chat(own.port).status == 200 for _ in range(OF_BOTH)))
+    admin(own, "GET", status=404)
 
 
 # --- where it is not allowed ---------------------------------------------------------------------------------------
