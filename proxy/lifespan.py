@@ -137,6 +137,7 @@ async def _build(
         now_ns=time.monotonic_ns,
         draw=random.getrandbits,
         chaos=chaos,
+        previous=None if previous is None else previous.app.attempts,
     )
     health = health_checks(
         config,

@@ -17,6 +17,8 @@ from running import Demo, free_port
 OPTIONS = ("--rate", "100", "--first-ms", "30")
 CHAT = "/v1/chat/completions"
 LINE_BYTES = 1 << 22
+# Longer than any answer may take: who waits so long has been forgotten.
+PATIENCE_S = 40
 
 
 class Fleet:
@@ -117,8 +119,9 @@ class Crowd:
                 streams = await asyncio.open_connection("127.0.0.1", self._port, limit=LINE_BYTES)
             goes_on = False
             try:
-                goes_on = await self._one(kind, data, *streams)
-            except (OSError, asyncio.IncompleteReadError) as error:
+                async with asyncio.timeout(PATIENCE_S):
+                    goes_on = await self._one(kind, data, *streams)
+            except (OSError, asyncio.IncompleteReadError) as error:  # a timeout is an OSError
                 self.tally.failed.append(f"{kind}: no answer ({error!r})")
             if not goes_on:
                 streams[1].close()

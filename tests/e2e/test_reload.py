@@ -312,7 +312,9 @@ def test_who_waits_in_line_keeps_the_place(demo: Demo) -> None:
     """Those of before a reload and those of after it stand in one line: nobody is overtaken until the wait is over."""
     more = "[queue]\nmax_wait_s = 3\n"
     with Demo("--first-ms", "20") as slow:
-        texts = [config(slow.port, backend="max_in_flight = 1", more=f"{more}[log]\nlevel = {level}\n") for level in LEVELS]
+        texts = [
+            config(slow.port, backend="max_in_flight = 1", more=f"{more}[log]\nlevel = {level}\n") for level in LEVELS
+        ]
         with Penstock(texts[0]) as process:
             process.up()
             hammer = Hammer(process.port)

@@ -52,8 +52,8 @@ def penstock(fleet: Fleet) -> Iterator[Penstock]:
 def judged(tally: Tally, *, cuts: bool) -> None:
     """Check that all went as it must, and that it was not for want of trouble."""
     print(tally)
-    assert tally.failed == []
-    assert tally.wrong == []
+    assert tally.failed[:3] == []
+    assert tally.wrong[:3] == []
     assert tally.whole["plain"] > 20 * SECONDS and tally.whole["stream"] > 10 * SECONDS
     assert tally.cut > SECONDS if cuts else tally.cut == 0
 
@@ -98,7 +98,7 @@ def test_one_that_always_fails_is_only_probed(fleet: Fleet, penstock: Penstock) 
 
     tally = uvloop.run(under_load(Crowd(penstock.port), watch()))
     print(tally, f"{asked=} {back_s=:.2f}")
-    assert tally.failed == [] and tally.wrong == []
+    assert tally.failed[:3] == [] and tally.wrong[:3] == []
     assert 5 <= asked[1] - asked[0] <= 11
     assert back_s < RECOVERY_S + 1
 
