@@ -82,10 +82,14 @@ class Chaos:
     # --- taking note of changes
 
     async def run(self) -> None:
-        """Take note of changes, and of the time, for ever; owned by the lifespan."""
-        while True:
-            await asyncio.sleep(TICK_S)
-            await self.tick()
+        """Take note of changes, and of the time, until it is cancelled: then another configuration holds, and what
+        is still under way under this one meets no fault any more. Owned by the lifespan."""
+        try:
+            while True:
+                await asyncio.sleep(TICK_S)
+                await self.tick()
+        finally:
+            self._hold(())
 
     async def tick(self) -> None:
         """Read the file again if it has changed, then begin and end what the time says."""
@@ -110,12 +114,16 @@ class Chaos:
         wanted = tuple(facts for facts, stopped in self._all() if not stopped and facts.is_active(now))
         if wanted == tuple(fault.facts for fault in self._active):
             return
+        self._hold(wanted)
+        self._log.event("warning", "faults on purpose", faults=[fault.name for fault in self._active])
+
+    def _hold(self, wanted: tuple[ChaosFault, ...]) -> None:
+        """These, and no others."""
         held = {fault.facts: fault for fault in self._active}
         self._active = tuple(held[facts] if facts in held else Fault(facts) for facts in wanted)
         for facts in held.keys() - set(wanted):
             held[facts].over.set()
         self.on = bool(self._active)
-        self._log.event("warning", "faults on purpose", faults=[fault.name for fault in self._active])
 
     def _all(self) -> Iterator[tuple[ChaosFault, bool]]:
         """Every fault there is, and whether it has been stopped."""
