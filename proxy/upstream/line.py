@@ -45,6 +45,7 @@ class Line:
         self._timer: asyncio.TimerHandle | None = None
         self._keys: Counter[int] = Counter()
         self.notice = notice
+        notice.lines.add(self)
         self.lanes: dict[tuple[Balancer, int], Lane] = {}
         self.waiting = 0
 
@@ -85,17 +86,18 @@ class Line:
         lane = self.lanes.get((lease.group.balancer, 0))
         if lane is not None and seconds:
             lane.measure(seconds)
-        if self.waiting:
+        if self.waiting or len(self.notice.lines) > 1:
             self.look()
 
     def look(self) -> None:
-        """Give what is free to those who wait, the lowest tag first."""
-        lanes = [lane for lane in self.lanes.values() if lane.waiters]
-        while lanes:
-            lane = min(lanes, key=first_tag)
-            if not self._serve(lane) or not lane.waiters:
-                lanes.remove(lane)
-        self._publish()
+        """Give what is free to those who wait, the lowest tag first, in whichever line of this worker they stand."""
+        waiting = [(line, lane) for line in self.notice.lines for lane in line.lanes.values() if lane.waiters]
+        while waiting:
+            line, lane = first = min(waiting, key=lambda each: first_tag(each[1]))
+            if not line._serve(lane) or not lane.waiters:
+                waiting.remove(first)
+        for line in tuple(self.notice.lines):
+            line._publish()
 
     # --- joining and leaving ---
 

@@ -4,17 +4,23 @@ One for all lines of a worker: after a reload those who wait in the old App's li
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from penstock.ext import BackendCell
+
+if TYPE_CHECKING:
+    from penstock.proxy.upstream.line import Line
 
 Row = tuple[BackendCell, int, int]
 """(backend, the lowest tag that waits for it, how many do)."""
 
 
 class Notice:
-    """One per worker. Rows are by the backend's id."""
+    """One per worker. Rows are by the backend's id. lines: all of this worker's, as long as somebody has them."""
 
     def __init__(self) -> None:
+        self.lines: WeakSet[Line] = WeakSet()
         self._of_lines: dict[object, Mapping[int, Row]] = {}
         self._said: dict[int, Row] = {}
 

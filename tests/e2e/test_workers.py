@@ -130,13 +130,17 @@ def test_many_that_die_under_load_cost_only_what_they_had(demo: Demo) -> None:
         ready(proxy, 3)
         hammer = Hammer(proxy.port)
         at_stake = 0
+        killed = set[int]()
 
         async def kill_all() -> None:
             nonlocal at_stake
             asking = asyncio.ensure_future(hammer.ask(24, 1_000_000))
             for number in range(KILLS):
                 before = len(hammer.told.answered)
-                victim = random.Random(number).choice(proxy.workers())
+                while not (alive := [worker for worker in proxy.workers() if worker.pid not in killed]):
+                    await asyncio.sleep(0.001)
+                victim = random.Random(number).choice(alive)
+                killed.add(victim.pid)
                 victim.suspend()
                 at_stake += sum(c.laddr.port == proxy.port and bool(c.raddr) for c in victim.net_connections("tcp4"))
                 victim.kill()

@@ -474,3 +474,23 @@ def test_the_lines_of_two_generations_in_one_worker() -> None:
         assert (cell.waiting, cell.in_flight, shared.waiting) == (0, 0, 0)
 
     play(scene())
+
+
+def test_after_a_reload_those_of_before_keep_their_place() -> None:
+    """A place that becomes free goes to the lowest tag, whichever App of the worker gave it back."""
+
+    async def scene() -> None:
+        before = Worker(side())
+        after = Worker(side(shared=before.side.shared, previous=before.side.attempts))
+        for worker in (before, after, before, after, before, before, after):
+            await asked(worker, "x")  # one key, so that who comes later has the higher tag
+        order = ""
+        for _ in range(7):
+            await until(lambda: before.served or after.served)
+            assert len(before.served) + len(after.served) == 1
+            order += "b" if before.served else "a"
+            (before if before.served else after).end()
+        assert order == "bababba"
+        assert before.side.shared.waiting == 0 and before.side.in_flight == 0
+
+    play(scene())
