@@ -128,7 +128,8 @@ class Pool:
                 connection.expire()
 
     def close(self) -> None:
-        """Close every connection; requests under way fail."""
+        """Close every connection, and one that is still being opened when it is given back; requests under way fail."""
+        self._idle_s = 0
         for connection in tuple(self._all):
             connection.close()
         if self._lookup is not None:
