@@ -44,27 +44,37 @@ class Probes:
 
     async def ask(self, name: str) -> Check:
         """What the backend says now, or has just said. Never raises for a backend's sake."""
-        until, check = self._fresh.get(name, (0.0, None))
-        if check is not None and self._monotonic() < until:
-            return check
+        while True:
+            until, check = self._fresh.get(name, (0.0, None))
+            if check is not None and self._monotonic() < until:
+                return check
+            task = self._under_way(name)
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                own = asyncio.current_task()
+                if not task.cancelled() or (own is not None and own.cancelling()):
+                    raise
+                # It was ended by `close`, and who asks is still here.
+
+    def close(self) -> None:
+        """End the checks under way; who waits for one makes another."""
+        for task in tuple(self._asking.values()):
+            task.cancel()
+        self._asking.clear()
+        for pool in self._pools.values():
+            pool.close()
+
+    def _under_way(self, name: str) -> asyncio.Task[Check]:
         task = self._asking.get(name)
         if task is None:
             task = self._asking[name] = asyncio.get_running_loop().create_task(self._ask(name))
-            task.add_done_callback(lambda _: self._asking.pop(name, None))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not task.cancelled():
-                raise
-            where = place(self._backends[name])
-            return Check(at=self.wall_s(), ok=False, latency_ms=0.0, words="the check was given up", where=where)
+            task.add_done_callback(lambda done: self._ended(name, done))
+        return task
 
-    def close(self) -> None:
-        """End the checks under way; who waits for one is told that it was given up."""
-        for task in tuple(self._asking.values()):
-            task.cancel()
-        for pool in self._pools.values():
-            pool.close()
+    def _ended(self, name: str, task: asyncio.Task[Check]) -> None:
+        if self._asking.get(name) is task:
+            del self._asking[name]
 
     async def _ask(self, name: str) -> Check:
         began = self._monotonic()

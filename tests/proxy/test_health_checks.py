@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import NO_LIMITS, Backend, Peer, backend, play, until
+from scripted import NO_LIMITS, Backend, Peer, backend, play, starts, stop, until
 
 from penstock.core.config_read import read_config
 from penstock.core.health import Check
@@ -284,7 +284,28 @@ def test_who_asks_may_leave(tmp_path: Path) -> None:
             first.cancel()
             peer.send(OK)
             assert (await second).ok
+
+    play(scene())
+
+
+def test_who_asks_outlives_a_close(tmp_path: Path) -> None:
+    """A reload ends the checks under way; /health of the App before it is answered all the same."""
+
+    async def scene() -> None:
+        async with backend() as made:
+            bench = Bench(tmp_path, made.port)
+            asking = starts(bench.probes.ask("b"))
+            first = await made.accept()
+            await first.request()
             bench.probes.close()
+            assert await first.left() == b""
+            second = await made.accept()
+            await second.request()
+            second.send(OK)
+            assert (await asking).ok
+            gone = starts(bench.probes.ask("b"))
+            await stop(gone)
+            assert gone.cancelled()
 
     play(scene())
 
