@@ -19,6 +19,7 @@ CHAT = "/v1/chat/completions"
 LINE_BYTES = 1 << 22
 # Longer than any answer may take: who waits so long has been forgotten.
 PATIENCE_S = 40
+HEAD_START_S = 1.0
 
 
 class Fleet:
@@ -182,9 +183,10 @@ async def read_chunks(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
 
 
 async def under_load(crowd: Crowd, trouble: Coroutine[Any, Any, None], connections: int = 64) -> Tally:
-    """A crowd that asks as long as the trouble lasts; its tally."""
+    """A crowd that asks as long as the trouble lasts; its tally. It begins first, for retries have to be earned."""
     asking = asyncio.get_running_loop().create_task(crowd.ask(connections))
     try:
+        await asyncio.sleep(HEAD_START_S)
         await trouble
     finally:
         crowd.over = True

@@ -11,7 +11,21 @@ from typing import Any
 
 import msgspec
 import pytest
-from scripted import GET, NO_LIMITS, Client, backend, exchange, head_of, play, pool, rest_of, starts, target, turns
+from scripted import (
+    GET,
+    NO_LIMITS,
+    Client,
+    backend,
+    exchange,
+    head_of,
+    play,
+    pool,
+    rest_of,
+    starts,
+    stop,
+    target,
+    turns,
+)
 
 from penstock.core.config import ChaosFault
 from penstock.core.errors import BackendTimeout, BadAnswer, ConnectFailed, InvalidRequest, NotFound, StoreUnavailable
@@ -225,6 +239,23 @@ def test_a_file_that_is_broken_means_no_fault_at_all(tmp_path: Path) -> None:
         await chaos.stop_all()
         assert states(chaos) == {"down": "stopped"}
         assert json.loads((tmp_path / "chaos.json").read_text())["faults"] == []
+
+    play(scene())
+
+
+def test_what_is_under_way_when_another_configuration_holds_meets_no_fault(tmp_path: Path) -> None:
+    async def scene() -> None:
+        chaos = Workers(tmp_path, ChaosFault(name="slow", kind="latency", latency_ms=3_600_000)).worker()
+        await chaos.tick()
+        running = starts(chaos.run())
+        request = exchange(Client())
+        met = chaos.of(target(1), request)
+        assert met is not None
+        waiting = starts(met.before(request))
+        await turns()
+        await stop(running)
+        assert await waiting is None and not chaos.on
+        request.close()
 
     play(scene())
 
