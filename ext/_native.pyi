@@ -992,8 +992,8 @@ class Balancer:
     def failed(self, index: int, now_ns: int, connect: bool = False, late: bool = False) -> bool:
         """It failed. True: this opened its breaker (a probe: again).
 
-        connect: no connection could be made. late: it was told as answered, and did not end what it began; it is no
-        further request of the window.
+        connect: no connection could be made, or it was broken off. late: it was told as answered, and did not end what
+        it began; it is no further request of the window.
         """
     def retry_in_ns(self, now_ns: int) -> int:
         """Until the first breaker of those not drained lets one through; 0 = one does. A probe that is out: 1 s."""

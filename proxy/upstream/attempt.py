@@ -217,7 +217,7 @@ class Attempts:
         """The request has ended: its place is free, and its target told if the answer broke off."""
         error = exchange.error
         if exchange.lease is not None and isinstance(error, BackendError):
-            self.failed(exchange.lease, error)
+            self.failed(exchange.lease, error, late=True)
         self.release(exchange)
 
     def release(self, exchange: Exchange) -> None:
@@ -227,14 +227,14 @@ class Attempts:
             if self.line.lanes:
                 self.line.freed(lease, perf_counter() - exchange.sent if exchange.sent else 0.0)
 
-    def failed(self, lease: Lease, error: Exception) -> None:
-        """Tell the target's breaker of a failure; what is no fault of the target's is none."""
+    def failed(self, lease: Lease, error: Exception, *, late: bool = False) -> None:
+        """Tell the target's breaker of a failure; what is no fault of the target's is none. late: it had answered."""
         if not isinstance(error, BackendError) or error.stale:
             return
         now_ns = self.now_ns()
         # A backend that broke its connections may have died and be back: a health check can tell.
         vanished = error.phase == "connect" or source_of(error) == "lost"
-        if lease.group.balancer.failed(lease.taken, now_ns, vanished):
+        if lease.group.balancer.failed(lease.taken, now_ns, vanished, late):
             cell = self.cells.members(lease.group.balancer)[lease.index].target
             requests, failures = cell.window(now_ns)
             self._tell(

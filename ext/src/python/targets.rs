@@ -289,12 +289,8 @@ impl Balancer {
     #[pyo3(signature = (index, now_ns, connect=false, late=false))]
     fn failed(&self, index: Count, now_ns: Count, connect: bool, late: bool) -> bool {
         let (index, probe) = taken(index);
-        let failure = match (connect, late) {
-            (true, _) => Failure::Connect,
-            (_, true) => Failure::Late,
-            _ => Failure::Early,
-        };
-        self.0.failed(index, probe, now_ns.0, failure)
+        self.0
+            .failed(index, probe, now_ns.0, Failure { connect, late })
     }
 
     fn retry_in_ns(&self, now_ns: u64) -> u64 {

@@ -37,14 +37,12 @@ pub struct Rule {
 }
 
 /// How a target failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// No connection could be made.
-    Connect,
-    /// It did not answer as it should.
-    Early,
-    /// It did not end what it had answered.
-    Late,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// No connection could be made, or it was broken off: the backend may be away.
+    pub connect: bool,
+    /// It had answered, and did not end that.
+    pub late: bool,
 }
 
 /// What a breaker says to one who wants to send.
@@ -159,19 +157,17 @@ impl<'a> Breaker<'a> {
         let word = self.state.load(SeqCst);
         let opens = match state_of(word) {
             CLOSED => {
-                match failure {
-                    Failure::Late => self.parts.failed_late(now, rule.window_ns),
-                    _ => self.parts.count(now, true, rule.window_ns),
+                if failure.late {
+                    self.parts.failed_late(now, rule.window_ns);
+                } else {
+                    self.parts.count(now, true, rule.window_ns);
                 }
                 rule.failures > 0 && row >= rule.failures || self.is_failing(now, rule)
             }
             HALF_OPEN => probe,
             _ => false,
         };
-        let cause = match failure {
-            Failure::Connect => CONNECT,
-            _ => 0,
-        };
+        let cause = if failure.connect { CONNECT } else { 0 };
         let until = micros(now.saturating_add(rule.recovery_ns));
         opens && self.turn(word, OPEN | cause | until << TIME_SHIFT)
     }
@@ -317,6 +313,19 @@ fn micros(ns: u64) -> u64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    const EARLY: Failure = Failure {
+        connect: false,
+        late: false,
+    };
+    const AWAY: Failure = Failure {
+        connect: true,
+        late: false,
+    };
+    const LATE: Failure = Failure {
+        connect: false,
+        late: true,
+    };
+
     use super::super::race::of_two;
     use super::*;
 
@@ -345,13 +354,13 @@ mod tests {
         let words = words();
         let breaker = Breaker::of(&words).unwrap();
         let at = |round: u64| NOW + round * 2 * RULE.recovery_ns;
-        while !breaker.failed(false, NOW - RULE.recovery_ns, Failure::Early, &RULE) {}
+        while !breaker.failed(false, NOW - RULE.recovery_ns, EARLY, &RULE) {}
         let probe = |round, slot| breaker.probe(at(round), slot, &RULE);
         assert_eq!(of_two(ROUNDS, probe, || ()), [0, ROUNDS, 0]);
         let since = at(ROUNDS);
         breaker.reset();
         let turns = |round, _| match round % 2 {
-            0 => breaker.failed(breaker.state(0) == HALF_OPEN, since, Failure::Early, &ONE),
+            0 => breaker.failed(breaker.state(0) == HALF_OPEN, since, EARLY, &ONE),
             _ => {
                 let later = since + ONE.recovery_ns;
                 breaker.probe(later, 0, &ONE);
@@ -365,7 +374,7 @@ mod tests {
     fn only_its_owner_gives_a_probe_back() {
         let words = words();
         let breaker = Breaker::of(&words).unwrap();
-        while !breaker.failed(false, NOW, Failure::Connect, &RULE) {}
+        while !breaker.failed(false, NOW, AWAY, &RULE) {}
         assert!(breaker.probe(NOW + RULE.recovery_ns, 255, &RULE));
         breaker.give_back(0);
         assert_eq!(breaker.pass(NOW + RULE.recovery_ns, &RULE), Pass::Probed);
@@ -378,7 +387,7 @@ mod tests {
     fn times_that_are_no_whole_us_are_late_not_early() {
         let words = words();
         let breaker = Breaker::of(&words).unwrap();
-        while !breaker.failed(false, NOW + 1, Failure::Early, &RULE) {}
+        while !breaker.failed(false, NOW + 1, EARLY, &RULE) {}
         assert_eq!(
             breaker.pass(NOW + 999 + RULE.recovery_ns, &RULE),
             Pass::Wait(1)
@@ -397,10 +406,7 @@ mod tests {
             words.iter().for_each(|word| word.store(value, SeqCst));
             for now in [0, NOW, u64::MAX] {
                 let _ = (breaker.pass(now, &RULE), breaker.probe(now, 1, &RULE));
-                let _ = (
-                    breaker.failed(true, now, Failure::Late, &RULE),
-                    breaker.window(now),
-                );
+                let _ = (breaker.failed(true, now, LATE, &RULE), breaker.window(now));
                 let _ = (
                     breaker.answered(true, now, u64::MAX, &RULE),
                     breaker.fresh_latency(now),
