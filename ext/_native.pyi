@@ -989,11 +989,14 @@ class Balancer:
 
         While the breaker is not closed only its probe tells.
         """
-    def failed(self, index: int, now_ns: int, connect: bool = False, late: bool = False) -> bool:
+    def failed(
+        self, index: int, now_ns: int, connect: bool = False, late: bool = False, taken_ns: int | None = None
+    ) -> bool:
         """It failed. True: this opened its breaker (a probe: again).
 
         connect: no connection could be made, or it was broken off. late: it was told as answered, and did not end what
-        it began; it is no further request of the window.
+        it began; it is no further request of the window. taken_ns: when it took its place, None = now; one from before
+        the breaker closed tells of the time before, and counts for nothing.
         """
     def retry_in_ns(self, now_ns: int) -> int:
         """Until the first breaker of those not drained lets one through; 0 = one does. A probe that is out: 1 s."""

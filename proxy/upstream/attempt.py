@@ -37,6 +37,9 @@ from penstock.proxy.upstream.targets import TargetCells
 if TYPE_CHECKING:
     from penstock.proxy.chaos import Chaos
 
+# How long a request waits for a breaker that is about to let somebody through, and how often it looks.
+PATIENCE_S = 1.0
+LOOK_S = 0.02
 # A whole answer above this is not held: it goes on as it comes.
 HOLD_BYTES = 16_777_216
 
@@ -111,7 +114,7 @@ class Attempts:
         group = plan.groups[0]
         taken = group.balancer.take(now_ns, self.draw(64))
         if taken >= 0:
-            exchange.lease = lease = Lease(group, taken)
+            exchange.lease = lease = Lease(group, taken, now_ns)
         else:
             exchange.lease = lease = await self.seek(Search(plan), exchange)
             now_ns = self.now_ns()  # what it waited in line says nothing of the target
@@ -132,13 +135,22 @@ class Attempts:
 
     async def seek(self, search: Search, exchange: Exchange) -> Lease:
         """A place at a target, standing in line for it if need be. Raises NoHealthyTarget, QueueFull."""
-        now_ns = self.now_ns()
-        found = search.take(now_ns, self.draw(64))
+        found = await self.take_soon(search)
         if isinstance(found, Lease):
             return found
         if found is None:
-            raise search.refusal(now_ns)
+            raise search.refusal(self.now_ns())
         return await self.line.wait(search, found, exchange)
+
+    async def take_soon(self, search: Search) -> Lease | int | None:
+        """As `Search.take`; where all breakers are open and one is about to close, or a probe is out that tells, wait a
+        moment: a backend that comes back is no reason to refuse anybody."""
+        until = self._time() + PATIENCE_S
+        while (found := search.take(self.now_ns(), self.draw(64))) is None:
+            if search.opens_in_ns(self.now_ns()) > PATIENCE_S * 1e9 or self._time() >= until:
+                return None
+            await asyncio.sleep(LOOK_S)
+        return found
 
     async def attempt(self, lease: Lease, exchange: Exchange, began_ns: int, fresh: bool = False) -> Reply:
         """One attempt at one target, which `lease` is a place at; on a new connection if fresh.
@@ -234,7 +246,7 @@ class Attempts:
         now_ns = self.now_ns()
         # A backend that broke its connections may have died and be back: a health check can tell.
         vanished = error.phase == "connect" or source_of(error) == "lost"
-        if lease.group.balancer.failed(lease.taken, now_ns, vanished, late):
+        if lease.group.balancer.failed(lease.taken, now_ns, vanished, late, lease.taken_ns):
             cell = self.cells.members(lease.group.balancer)[lease.index].target
             requests, failures = cell.window(now_ns)
             self._tell(

@@ -91,7 +91,7 @@ class Course:
             if pause is None:
                 return None
             await asyncio.sleep(pause)
-            found = search.take(attempts.now_ns(), attempts.draw(64))
+            found = await attempts.take_soon(search)
         if found is None or isinstance(found, Lease):
             return found
         try:

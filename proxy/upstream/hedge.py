@@ -87,14 +87,15 @@ class Hedge:
         if self._saved < 1.0:
             return None
         balancer = first.group.balancer
-        taken = balancer.take_idle(attempts.now_ns(), attempts.draw(64), 1 << first.index)
+        now_ns = attempts.now_ns()
+        taken = balancer.take_idle(now_ns, attempts.draw(64), 1 << first.index)
         if taken < 0:
             return None
         if not attempts.budget.spend():
             balancer.release(taken)
             return None
         self._saved -= 1.0
-        return Lease(first.group, taken)
+        return Lease(first.group, taken, now_ns)
 
     def _pace(self, lease: Lease) -> Pace:
         key = lease.group.balancer, lease.index

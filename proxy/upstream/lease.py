@@ -1,7 +1,7 @@
 """A place at a target that a request has taken, and the search for one through the groups of a plan."""
 
 from collections.abc import Callable
-from math import ceil
+from math import ceil, inf
 
 import msgspec
 
@@ -16,10 +16,14 @@ Draw = Callable[[int], int]
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
-    """A place at one target of a group; it counts as in flight until it is released. taken: as the balancer said."""
+    """A place at one target of a group; it counts as in flight until it is released.
+
+    taken: as the balancer said; taken_ns: when.
+    """
 
     group: Group
     taken: int
+    taken_ns: int
 
     @property
     def index(self) -> int:
@@ -62,7 +66,7 @@ class Search:
         for number, group in enumerate(self.groups):
             taken = group.balancer.take(now_ns, random, self.avoid(number), tag)
             if taken >= 0:
-                return Lease(group, taken)
+                return Lease(group, taken, now_ns)
             if taken == TAKE_FULL:
                 return number
         return None
@@ -86,13 +90,21 @@ class Search:
         self.tried = [0] * len(self.groups)
         return any(never != (1 << len(group.targets)) - 1 for group, never in zip(self.groups, self.never, strict=True))
 
+    def opens_in_ns(self, now_ns: int) -> float:
+        """How long until some target may be tried; inf where all are drained, or not to be tried again."""
+        rows = (
+            row
+            for group, never in zip(self.groups, self.never, strict=True)
+            for index, row in enumerate(group.balancer.view(now_ns))
+            if not never >> index & 1
+        )
+        return min((retry_in_ns for _, why, _, _, _, _, retry_in_ns, _ in rows if why != "drained"), default=inf)
+
     def refusal(self, now_ns: int) -> NoHealthyTarget:
         """The error of a request that no target is left for."""
-        states = [row for group in self.groups for row in group.balancer.view(now_ns)]
-        waits_ns = [retry_in_ns for _, why, _, _, _, _, retry_in_ns, _ in states if why != "drained"]
-        if not waits_ns:
+        wait_ns = self.opens_in_ns(now_ns)
+        if wait_ns == inf:
             return NoHealthyTarget("every backend of this model is drained", retry_after_s=DRAINED_RETRY_S)
         return TargetsOpen(
-            "every target of this model fails, and none is tried for now",
-            retry_after_s=max(1, ceil(min(waits_ns) / 1e9)),
+            "every target of this model fails, and none is tried for now", retry_after_s=max(1, ceil(wait_ns / 1e9))
         )

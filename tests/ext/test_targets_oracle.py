@@ -101,7 +101,7 @@ class World:
         if what == "answered":
             assert worker.ours.answered(taken, self.now, number) == worker.theirs.answered(taken, self.now, number)
         elif what == "failed":
-            arguments = (taken, self.now, number % 3 == 0, number % 3 == 1)
+            arguments = (taken, self.now, number % 3 == 0, number % 3 == 1, self.now - number % 4 * 10**9)
             assert worker.ours.failed(*arguments) == worker.theirs.failed(*arguments)
         else:
             worker.taken.pop(index)

@@ -68,6 +68,7 @@ class Target:
     ended: list[tuple[int, int, int]] = field(default_factory=list)
     latency_ns: int = 0
     measured_ns: int = 0
+    closed_ns: int = 0
 
     def may(self, now: int, rule: Rule) -> str:
         """free, probe, wait or probed."""
@@ -107,9 +108,12 @@ class Target:
         if not probe or self.state != BREAKER_HALF_OPEN:
             return False
         self.state, self.row, self.ended = BREAKER_CLOSED, 0, []
+        self.closed_ns = -(-now // 1000) * 1000
         return True
 
-    def failed(self, probe: bool, now: int, connect: bool, late: bool, rule: Rule) -> bool:
+    def failed(self, probe: bool, now: int, connect: bool, late: bool, rule: Rule, taken: int) -> bool:
+        if self.state == BREAKER_CLOSED and taken < self.closed_ns:
+            return False
         self.latency_ns = min(max(2 * self.latency_ns, SECOND // 1000), 60 * SECOND) if self.latency_ns else SECOND
         self.measured_ns = now
         self.row += 1
@@ -135,7 +139,7 @@ class Target:
         return True
 
     def reset(self) -> None:
-        self.state, self.row, self.ended, self.latency_ns = BREAKER_CLOSED, 0, [], 0
+        self.state, self.row, self.ended, self.latency_ns, self.closed_ns = BREAKER_CLOSED, 0, [], 0, 0
 
 
 @dataclass
@@ -272,8 +276,9 @@ class Balancer:
     def answered(self, taken: int, now: int, latency_ns: int) -> bool:
         return self.members[taken % TAKE_PROBE].target.answered(taken >= TAKE_PROBE, now, latency_ns)
 
-    def failed(self, taken: int, now: int, connect: bool, late: bool) -> bool:
-        return self.members[taken % TAKE_PROBE].target.failed(taken >= TAKE_PROBE, now, connect, late, self.rule)
+    def failed(self, taken: int, now: int, connect: bool, late: bool, since: int) -> bool:
+        target = self.members[taken % TAKE_PROBE].target
+        return target.failed(taken >= TAKE_PROBE, now, connect, late, self.rule, since)
 
     def retry_in_ns(self, now: int) -> int:
         waits = {"free": 0, "probe": 0, "probed": SECOND}

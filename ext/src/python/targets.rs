@@ -286,11 +286,22 @@ impl Balancer {
     }
 
     /// True: this opened the breaker.
-    #[pyo3(signature = (index, now_ns, connect=false, late=false))]
-    fn failed(&self, index: Count, now_ns: Count, connect: bool, late: bool) -> bool {
+    #[pyo3(signature = (index, now_ns, connect=false, late=false, taken_ns=None))]
+    fn failed(
+        &self,
+        index: Count,
+        now_ns: Count,
+        connect: bool,
+        late: bool,
+        taken_ns: Option<u64>,
+    ) -> bool {
         let (index, probe) = taken(index);
-        self.0
-            .failed(index, probe, now_ns.0, Failure { connect, late })
+        let failure = Failure {
+            taken: taken_ns.unwrap_or(now_ns.0),
+            connect,
+            late,
+        };
+        self.0.failed(index, probe, now_ns.0, failure)
     }
 
     fn retry_in_ns(&self, now_ns: u64) -> u64 {

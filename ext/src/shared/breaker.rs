@@ -14,7 +14,8 @@ const STATE_BITS: u64 = 3;
 /// It opened because no connection could be made.
 const CONNECT: u64 = 4;
 const SLOT_SHIFT: u32 = 3;
-/// Open: from when a probe may go; half open: when the probe went, 0 = none is out. us of the monotonic clock, up.
+/// Open: from when a probe may go; half open: when the probe went, 0 = none is out; closed: since when, 0 = always. us
+/// of the monotonic clock, up.
 const TIME_SHIFT: u32 = 11;
 
 /// A probe that was let out somewhere may be about to tell: so long until one looks again.
@@ -37,8 +38,10 @@ pub struct Rule {
 }
 
 /// How a target failed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
+    /// When the request took its place, ns.
+    pub taken: u64,
     /// No connection could be made, or it was broken off: the backend may be away.
     pub connect: bool,
     /// It had answered, and did not end that.
@@ -142,11 +145,17 @@ impl<'a> Breaker<'a> {
         }
         // Before it closes: what failed then must not count among what fails now.
         self.forget();
-        self.turn(word, CLOSED)
+        self.turn(word, CLOSED | micros(now) << TIME_SHIFT)
     }
 
     /// The target failed in this way. True: this opened it.
+    ///
+    /// One that took its place before the breaker closed tells of the time before, and nothing of now.
     pub fn failed(&self, probe: bool, now: u64, failure: Failure, rule: &Rule) -> bool {
+        let word = self.state.load(SeqCst);
+        if state_of(word) == CLOSED && failure.taken < nanos(word) {
+            return false;
+        }
         self.measure(now, |old| match old {
             0 => FIRST_FAILURE_NS,
             _ => old
@@ -154,7 +163,6 @@ impl<'a> Breaker<'a> {
                 .clamp(LEAST_FAILURE_NS, MOST_LATENCY_NS),
         });
         let row = self.row.fetch_add(1, SeqCst).saturating_add(1);
-        let word = self.state.load(SeqCst);
         let opens = match state_of(word) {
             CLOSED => {
                 if failure.late {
@@ -314,14 +322,17 @@ fn micros(ns: u64) -> u64 {
 #[allow(clippy::unwrap_used)]
 mod tests {
     const EARLY: Failure = Failure {
+        taken: u64::MAX,
         connect: false,
         late: false,
     };
     const AWAY: Failure = Failure {
+        taken: u64::MAX,
         connect: true,
         late: false,
     };
     const LATE: Failure = Failure {
+        taken: u64::MAX,
         connect: false,
         late: true,
     };
