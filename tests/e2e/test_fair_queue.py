@@ -83,6 +83,32 @@ def test_a_flood_of_one_key_does_not_hold_up_another(workers: int) -> None:
         assert {answer.status for answer in flood.answers} == {200}
 
 
+def burst(port: int, name: str, count: int) -> float:
+    """How long so many requests at once take, in the mean."""
+
+    def ask(_: int) -> float:
+        with RawClient(port, timeout_s=30) as client:
+            answer = client.send(asking(name)).answer()
+            assert answer.status == 200
+            return time.monotonic() - began
+
+    with ThreadPoolExecutor(count) as pool:
+        began = time.monotonic()
+        return mean(pool.map(ask, range(count)))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_key_asks_at_once_takes_twice_its_time_alone_at_most(workers: int) -> None:
+    with Puppet() as backend, queued(backend, workers=workers) as proxy:
+        backend.delay_s = SERVICE_S
+        alone = burst(proxy.port, "BOB", 20)
+        flood = Flood(proxy.port, "ALICE", 60)
+        time.sleep(0.3)
+        beside = burst(proxy.port, "BOB", 20)
+        flood.stop()
+        assert beside <= 2 * alone, (alone, beside)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_anothers_first_request_does_not_wait_for_the_flood(workers: int) -> None:
     with Puppet() as backend, queued(backend, workers=workers) as proxy:
