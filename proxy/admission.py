@@ -74,8 +74,7 @@ class Admission:
             return True  # an endpoint that is open to everybody counts for nobody
         if caller.restricted:
             check_allowed(plan, exchange, caller.allowance)
-        if caller.on_budget and plan.bill.dearest is None:
-            raise no_price(plan)
+        check_price(plan, caller)
         try:
             entry = self._open(plan, exchange, caller)
         except StateFull as error:
@@ -221,9 +220,11 @@ def worst(plan: Plan, exchange: Exchange, caller: Caller) -> tuple[int, int]:
     return bill.worst(body, body_bytes(exchange), choices, cap)
 
 
-def no_price(plan: Plan) -> NoPrice:
-    name = plan.model or f"of {plan.endpoint.route}"
-    return NoPrice(f"the model {name!r} has no price, and this key has a budget: set [models.NAME.price]")
+def check_price(plan: Plan, caller: Caller) -> None:
+    """Raises NoPrice."""
+    if caller.on_budget and plan.bill.dearest is None:
+        name = plan.model or f"of {plan.endpoint.route}"
+        raise NoPrice(f"the model {name!r} has no price, and this key has a budget: set [models.NAME.price]")
 
 
 def refused(refusal: Refusal, allowance: Allowance) -> PenstockError:

@@ -24,7 +24,7 @@ from penstock.core.plan import Plan
 from penstock.core.route import RouteGroup
 from penstock.core.standing import standings, told
 from penstock.ext import MEDIA_EVENT_STREAM
-from penstock.proxy.admission import cost, estimate, worst
+from penstock.proxy.admission import check_price, cost, estimate, worst
 from penstock.proxy.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -221,6 +221,7 @@ def limit_facts(app: "App", plan: Plan, exchange: Exchange, *, ahead: bool) -> F
 def _worst(plan: Plan, exchange: Exchange, caller: "Caller") -> tuple[int, int] | None:
     """(tokens, nano-USD); None if nobody can say, which is then why the request is refused."""
     try:
+        check_price(plan, caller)
         return worst(plan, copy(exchange), caller)  # of a copy, since it decides what is written into the request
     except PenstockError:
         return None

@@ -13,7 +13,7 @@ from penstock.core.endpoint import Endpoint, match
 from penstock.core.errors import InvalidKey, InvalidRequest, KeyExpired, KeyRevoked, PenstockError
 from penstock.core.explain_request import ExplainRequest
 from penstock.core.principal import ANONYMOUS, Principal
-from penstock.proxy.admission import check_allowed, worst
+from penstock.proxy.admission import check_allowed, check_price
 from penstock.proxy.endpoints.small_body import read_small
 from penstock.proxy.exchange import Exchange
 from penstock.proxy.explain import Facts, foreseen, limit_facts, plan_facts, stood
@@ -80,7 +80,7 @@ def _refusal(plan: "Plan", would_be: Exchange, limits: Facts) -> Facts | None:
         return None
     try:
         check_allowed(plan, would_be, caller.allowance)
-        worst(plan, would_be, caller)
+        check_price(plan, caller)
     except PenstockError as error:
         return _told(error)
     refusing = [each["name"] for each in limits["limits"] if each["refuses"]]

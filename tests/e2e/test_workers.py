@@ -304,6 +304,7 @@ def test_ctrl_c_goes_to_the_whole_group_and_is_quiet(demo: Demo, tmp_path: Path)
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
         start_new_session=True,
     )
     wait_until(lambda: listens(port), 20)

@@ -148,6 +148,7 @@ def test_stops_quietly_while_it_starts(number: signal.Signals, tmp_path: Path) -
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
             start_new_session=True,
         )
         assert process.stdout is not None
