@@ -9,7 +9,8 @@ from msgspec import Meta
 
 from penstock.core.config_section import Milliseconds, Section
 from penstock.core.config_types import expected, plain
-from penstock.core.errors import InvalidJson, InvalidRequest, MissingField
+from penstock.core.errors import InvalidRequest, MissingField
+from penstock.core.json_object import read_object
 from penstock.core.nearest import suggestion
 
 Time = Annotated[datetime, Meta(tz=True, description="a time with its offset, such as 2026-11-21T12:00:00Z")]
@@ -89,13 +90,7 @@ def mistakes(fault: ChaosFault) -> Iterator[tuple[str, str]]:
 
 def read_fault(body: bytes, backends: Collection[str]) -> ChaosFault:
     """A fault from a JSON body. Raises InvalidJson; MissingField and InvalidRequest, which name the field."""
-    try:
-        raw = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise InvalidJson("the body is not valid JSON; a JSON object is needed") from None
-    if not isinstance(raw, dict):
-        raise InvalidJson("the body must be a JSON object")
-    fault = ChaosFault(**_values(raw))
+    fault = ChaosFault(**_values(read_object(body)))
     if fault.backend and fault.backend not in backends:
         raise InvalidRequest(
             f"no backend of that name is in the configuration{suggestion(fault.backend, backends)}", param="backend"

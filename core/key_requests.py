@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar, get_args
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from penstock.core.errors import InvalidJson, InvalidRequest, MissingField
+from penstock.core.errors import InvalidRequest, MissingField
+from penstock.core.json_object import read_object
 from penstock.core.keys import LATEST_EXPIRY_S, LONGEST_GRACE_S
 from penstock.core.nearest import suggestion
 
@@ -78,13 +79,7 @@ class VerifyKey(Struct, frozen=True, kw_only=True):
 
 def read_body(body: bytes, kind: type[T]) -> T:
     """A JSON body as one of the above. Raises InvalidJson; MissingField and InvalidRequest, which name the field."""
-    try:
-        raw = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise InvalidJson("the body is not valid JSON; a JSON object is needed") from None
-    if not isinstance(raw, dict):
-        raise InvalidJson("the body must be a JSON object")
-    return read_fields(raw, kind)
+    return read_fields(read_object(body), kind)
 
 
 def read_fields(raw: Mapping[str, Any], kind: type[T]) -> T:

@@ -9,12 +9,12 @@ use pyo3::prelude::*;
 use pyo3::sync::{MutexExt, PyOnceLock};
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
-use super::json::{Peek, cap_of};
+use super::json::{Peek, changed_length};
 use super::spool::Entry;
 use crate::decimal;
 use crate::http1;
 use crate::http1::{End, Kept, Media};
-use crate::json::{self, Changes, Edit};
+use crate::json::{self, Edit};
 
 create_exception!(
     penstock.ext._native,
@@ -197,15 +197,9 @@ impl RequestHead {
         cap: u64,
         identity: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let changes = Changes {
-            model,
-            ask_usage,
-            cap: cap_of(cap_name)?.map(|name| (name, cap)),
-        };
-        let changes = facts.edits(body, &changes)?;
+        let changes = facts.changes(body, model, ask_usage, cap_name, cap)?;
         let edits: Vec<Edit<'_>> = changes.iter().map(json::as_edit).collect();
-        let length = json::spliced_length(body, &edits)
-            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let length = changed_length(body, &edits)?;
         let Some(framing) = i64::try_from(length).ok().and_then(http1::FramingLine::new) else {
             return Err(PyValueError::new_err("a body of more than 2**63 bytes"));
         };

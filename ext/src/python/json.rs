@@ -35,13 +35,21 @@ pub(super) struct Peek {
 }
 
 impl Peek {
-    /// The edits that make the changes in `body`, which the facts were read from.
-    pub(super) fn edits<'a>(
+    /// The changes to `body`, which the facts were read from: see `rewrite`.
+    pub(super) fn changes<'a>(
         &self,
         body: &'a [u8],
-        changes: &Changes<'a>,
+        model: Option<&'a [u8]>,
+        ask_usage: bool,
+        cap_name: &[u8],
+        cap: u64,
     ) -> PyResult<Vec<json::Change<'a>>> {
-        json::changes(body, &self.model_spans, &self.places, changes)
+        let wanted = Changes {
+            model,
+            ask_usage,
+            cap: cap_of(cap_name)?.map(|name| (name, cap)),
+        };
+        json::changes(body, &self.model_spans, &self.places, &wanted)
             .map_err(|error| PyValueError::new_err(error.to_string()))
     }
 }
@@ -93,17 +101,12 @@ fn rewrite<'py>(
     cap_name: &[u8],
     cap: u64,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let changes = Changes {
-        model,
-        ask_usage,
-        cap: cap_of(cap_name)?.map(|name| (name, cap)),
-    };
-    let changed = json::rewrite(body, &facts.model_spans, &facts.places, &changes)
-        .map_err(|error| PyValueError::new_err(error.to_string()))?;
-    Ok(PyBytes::new(py, &changed))
+    let changes = facts.changes(body, model, ask_usage, cap_name, cap)?;
+    let edits: Vec<Edit<'_>> = changes.iter().map(json::as_edit).collect();
+    spliced(py, body, &edits, changed_length(body, &edits)?)
 }
 
-pub(super) fn cap_of(name: &[u8]) -> PyResult<Option<Cap>> {
+fn cap_of(name: &[u8]) -> PyResult<Option<Cap>> {
     let cap = Cap::ALL
         .into_iter()
         .find(|cap| cap.name().as_bytes() == name);
@@ -154,10 +157,25 @@ fn splice<'py>(
         .collect();
     let length = json::spliced_length(body, &edits)
         .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    spliced(py, body, &edits, length)
+}
+
+fn spliced<'py>(
+    py: Python<'py>,
+    body: &[u8],
+    edits: &[Edit<'_>],
+    length: usize,
+) -> PyResult<Bound<'py, PyBytes>> {
     PyBytes::new_with(py, length, |out| {
-        json::splice_into(body, &edits, out);
+        json::splice_into(body, edits, out);
         Ok(())
     })
+}
+
+/// How long a body is with the edits of `Peek::changes`. A ValueError for those of another body.
+pub(super) fn changed_length(body: &[u8], edits: &[Edit<'_>]) -> PyResult<usize> {
+    json::spliced_length(body, edits)
+        .map_err(|_| PyValueError::new_err(json::RewriteError.to_string()))
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
