@@ -262,7 +262,11 @@ class ServerConnection(asyncio.Protocol):
         elif request is not None and request.http10:
             end = b"connection: keep-alive\r\n\r\n"
         reason = REASONS.get(head.status, b"")
-        self._transport.write(head.answer(reason, request_id, standing, self._listener.date(), end, body))
+        answer = head.answer(reason, request_id, standing, self._listener.date(), end, body)
+        if keep and len(answer) <= HIGH_WATER_BYTES:
+            self._listener.write_soon(self._transport, answer)
+        else:
+            self._transport.write(answer)
         self._answered()
         return self._listener.sent if self._blocked is None else self._blocked
 
@@ -359,6 +363,7 @@ class ServerConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close once what was written is sent. An answer that is not finished then ends without its end."""
         self._closing = True
+        self._listener.write_now()  # its last answer may be among what waits
         self._transport.close()
 
     def close_if_idle(self) -> None:

@@ -43,6 +43,7 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._second = -1
         self._date = b""
+        self._outbox: list[tuple[Any, bytes]] = []
         # What `send` returns when the client is not behind. A finished future is the cheapest thing to await.
         self.sent = self.done(None)
 
@@ -95,6 +96,22 @@ class Listener:
         future = self.loop.create_future()
         future.set_result(result)
         return future
+
+    def write_soon(self, transport: Any, data: bytes) -> None:
+        """Write in the loop's next pass, together with the other answers of this one.
+
+        The loop writes at the end of each pass. Requests to backends go out in one pass and answers to clients in the
+        next, so that each side is woken once and not for every write between two of the other side's.
+        """
+        if not self._outbox:
+            self.loop.call_soon(self.write_now)
+        self._outbox.append((transport, data))
+
+    def write_now(self) -> None:
+        """Write what waits for the next pass."""
+        outbox, self._outbox = self._outbox, []
+        for transport, data in outbox:
+            transport.write(data)
 
     def date(self) -> bytes:
         """The Date line (RFC 9110 §6.6.1), made once a second."""
