@@ -15,6 +15,14 @@ __all__ = [
     "BREAKER_HALF_OPEN",
     "BREAKER_OPEN",
     "BUILD_PROFILE",
+    "CACHE_EVICTIONS",
+    "CACHE_HITS",
+    "CACHE_MISSES",
+    "CACHE_SHARED",
+    "CACHE_STORED",
+    "CLEAR_ALL",
+    "CLEAR_MODEL",
+    "CLEAR_TENANT",
     "COLUMNS",
     "DIALECT_CHAT",
     "DIALECT_MESSAGES",
@@ -58,6 +66,9 @@ __all__ = [
     "Answer",
     "BackendCell",
     "Balancer",
+    "CacheClears",
+    "CacheEntry",
+    "CacheStore",
     "Entry",
     "JsonError",
     "KeyHasher",
@@ -84,6 +95,7 @@ __all__ = [
     "Usage",
     "UsageRemover",
     "access_line",
+    "cache_key",
     "multipart_field",
     "peek",
     "remote_input",
@@ -740,6 +752,10 @@ class Spool:
 
         facts: what `peek` said of this body. tier: the longest answer the key may ask for, None = any.
         """
+    def admit_hit(
+        self, account: Account, tariff: Tariff, request_id: bytes, now_ns: int, wall_ns: int
+    ) -> Entry | Refusal | None:
+        """As `admit_by`, for an answer that needs no backend: only 1 request and 1 in flight."""
     def book(self, account: Account, route: bytes, model: bytes, request_id: bytes, wall_ns: int) -> Entry | None:
         """A record that holds nothing, for a request that was not admitted. None: the ring is full."""
 
@@ -1007,6 +1023,129 @@ class Balancer:
 
         why: "" | "drained" | "open" | "half_open" (its probe is out) | "full" | "down".
         """
+
+# --- the cache: answers kept for requests that mean the same ---------------------------------------
+# now_ns is one monotonic clock of the worker; 0 is before all that is stored.
+
+CACHE_HITS: Final = 0
+CACHE_MISSES: Final = 1
+CACHE_EVICTIONS: Final = 2
+CACHE_SHARED: Final = 3
+CACHE_STORED: Final = 4
+
+CLEAR_ALL: Final = 0
+CLEAR_MODEL: Final = 1
+CLEAR_TENANT: Final = 2
+
+def cache_key(body: bytes, scope: bytes, model: bytes) -> bytes:
+    """32 bytes (BLAKE3), the same for bodies that mean the same, within one scope and for one model.
+
+    Members are taken sorted by key, of equal keys the last one, strings without their escapes (half of a surrogate pair
+    stays one), numbers by exact decimal value (1 = 1.0 = 10e-1, -0 = 0; one whose exponent has more than 18 digits only
+    equals itself as it is spelt), without white space. The outermost stream, stream_options, user, metadata and model
+    do not count. The body must be a JSON object, as for `peek`. Raises JsonError.
+    """
+
+@final
+class CacheClears:
+    """What all workers of one state_dir know of the cache: clears, figures, how full it is.
+
+    Each worker opens it after its fork, and has a slot of its own.
+    """
+
+    def __new__(cls, path: str, boot_id: bytes) -> CacheClears:
+        """path "" = memory of its own, which no other process sees. The folder must be there. Raises OSError."""
+    def clear(self, kind: int, name: bytes = b"") -> int:
+        """Every store of every worker forgets all (name does not count), a model's or a tenant's entries before it is
+        used again. The new generation. kind: CLEAR_. Raises OSError."""
+    @property
+    def generation(self) -> int:
+        """How many clears there were."""
+    def count(self, model: bytes, what: int, n: int = 1) -> None:
+        """what: CACHE_. A store counts its hits, misses (if told the model), evictions and what it stored itself."""
+    def figures(self) -> list[tuple[bytes, int, int, int, int, int]]:
+        """(model, hits, misses, evictions, shared, stored) over all workers, also those that are no more.
+
+        Of the first 256 models (names cut at 160 bytes); all others together under b"".
+        """
+    @property
+    def entries(self) -> int:
+        """Over all workers; a dead one's count until `sweep`."""
+    @property
+    def bytes(self) -> int: ...
+    def sweep(self) -> int:
+        """Takes away the entries and bytes of processes that are no more; of how many. Raises OSError."""
+
+@final
+class CacheStore:
+    """A worker's part of the cache: S3-FIFO by bytes. Makes no copy of what it gives, only of what is read."""
+
+    def __new__(cls, max_bytes: int, clears: CacheClears, max_entry_bytes: int) -> CacheStore:
+        """max_bytes: all memory it ever takes, its index and ghosts too (about 2.7 %); it is taken as it is used.
+
+        max_entry_bytes: a head and chunks of more are not stored.
+        """
+    @property
+    def max_bytes(self) -> int: ...
+    def get(
+        self,
+        key: bytes,
+        now_ns: int,
+        model: bytes | None = None,
+        stored_from_ns: int = 0,
+        fresh_until_ns: int = 0,
+    ) -> CacheEntry | None:
+        """The entry of a key (32 bytes) that has not expired, was stored at stored_from_ns or later and is fresh until
+        fresh_until_ns at least. Counts a hit for its model; without one a miss for `model`, None = the caller does.
+        Raises ValueError."""
+    def put(
+        self,
+        key: bytes,
+        model: bytes,
+        tenant: bytes,
+        head: bytes,
+        chunks: Sequence[bytes],
+        kind: int,
+        now_ns: int,
+        ttl_ns: int,
+        since: int | None = None,
+    ) -> bool:
+        """Stores an answer, in place of an older one of that key. kind: any number below 2**32, given back as it is.
+
+        since: `generation` of the clears when the answer was asked for: one that a later clear meant is not stored.
+        False: not stored, as it is too big, ttl_ns is 0, or those being read leave no room. Raises ValueError.
+        """
+    @property
+    def entries(self) -> int: ...
+    @property
+    def bytes(self) -> int:
+        """In blocks of 512 bytes; also what is evicted and still read. Never above max_bytes."""
+    def facts(self, limit: int) -> list[tuple[bytes, bytes, int, int, int]]:
+        """(key, model, stored_ns, expires_ns, hits) of at most `limit` entries that were stored or found since they
+        were last told here, the one that changed first first."""
+
+@final
+class CacheEntry:
+    """A stored answer. Its bytes stay as long as this lives, evicted or not: let it go when it is read."""
+
+    @property
+    def head(self) -> bytes: ...
+    @property
+    def kind(self) -> int: ...
+    @property
+    def stored_ns(self) -> int: ...
+    @property
+    def expires_ns(self) -> int: ...
+    def age_ns(self, now_ns: int) -> int: ...
+    @property
+    def hits(self) -> int:
+        """How often it was found until now."""
+    @property
+    def chunks(self) -> int: ...
+    def chunk(self, index: int) -> bytes:
+        """One of them. Cheap for the next one, dear for one before it. Raises IndexError."""
+    def body(self) -> bytes:
+        """All of them, joined."""
 
 # --- log: the line of a request ------------------------------------------------------------------------
 

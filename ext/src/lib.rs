@@ -4,6 +4,7 @@
 //! `_native.pyi` is the contract of those faces.
 
 pub mod access_line;
+pub mod cache;
 pub mod decimal;
 pub mod hash;
 pub mod http1;

@@ -1,5 +1,9 @@
-//! JSON request bodies (RFC 8259): what routing and limits read of them, edits by offset, and writing of it.
+//! JSON request bodies (RFC 8259): what routing and limits read of them, edits by offset, one
+//! spelling for all that mean the same, and writing of it.
 
+mod canonical;
+mod canonical_number;
+mod canonical_string;
 mod cursor;
 mod error;
 mod grammar;
@@ -13,6 +17,7 @@ mod splice;
 mod string;
 pub mod write;
 
+pub use canonical::{Canonical, canonical};
 pub use cursor::{Cursor, Fault, MAX_DEPTH};
 pub use error::JsonError;
 pub use number::integer;

@@ -62,7 +62,7 @@ fn one_escape(escape: &str) -> Option<(char, &str)> {
     Some((character, characters.as_str()))
 }
 
-fn unicode_escape(digits: &str) -> Option<(char, &str)> {
+pub(super) fn unicode_escape(digits: &str) -> Option<(char, &str)> {
     let (unit, rest) = code_unit(digits)?;
     if !(0xd800..0xdc00).contains(&unit) {
         return Some((char::from_u32(unit)?, rest));
@@ -77,7 +77,7 @@ fn unicode_escape(digits: &str) -> Option<(char, &str)> {
     ))
 }
 
-fn code_unit(digits: &str) -> Option<(u32, &str)> {
+pub(super) fn code_unit(digits: &str) -> Option<(u32, &str)> {
     let (digits, rest) = digits.split_at_checked(4)?;
     Some((u32::from_str_radix(digits, 16).ok()?, rest))
 }

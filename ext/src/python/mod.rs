@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod access_line;
+mod cache;
 mod hash;
 mod http1;
 mod json;
@@ -27,6 +28,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     };
     module.add("BUILD_PROFILE", profile)?;
     access_line::register(module)?;
+    cache::register(module)?;
     hash::register(module)?;
     http1::register(module)?;
     json::register(module)?;

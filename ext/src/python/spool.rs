@@ -282,11 +282,12 @@ impl Spool {
         account: &Arc<shared::Account>,
         texts: &Texts<'_>,
         need: &Need,
+        llm_requests: u64,
         clock: Clock,
     ) -> PyResult<Option<Py<PyAny>>> {
         let demand = Demand {
             requests: 1,
-            llm_requests: 1,
+            llm_requests,
             tokens: need.tokens,
             nano_usd: need.nano_usd,
             in_flight: 1,
@@ -372,7 +373,7 @@ impl Spool {
             ..Need::default()
         };
         let clock = Clock::new(now_ns.0, wall_ns.0);
-        self.admitted(py, &account.account, &texts, &need, clock)
+        self.admitted(py, &account.account, &texts, &need, 1, clock)
     }
 
     /// `admit` with what the tariff says the request needs; of an account that limits neither tokens nor money, nothing.
@@ -399,7 +400,26 @@ impl Spool {
             request_id,
         };
         let clock = Clock::new(now_ns.0, wall_ns.0);
-        self.admitted(py, &account.account, &texts, &need, clock)
+        self.admitted(py, &account.account, &texts, &need, 1, clock)
+    }
+
+    /// `admit` for an answer that needs no backend: no LLM request, no tokens, no money.
+    fn admit_hit(
+        &self,
+        py: Python<'_>,
+        account: &Account,
+        tariff: &Tariff,
+        request_id: &[u8],
+        now_ns: Count,
+        wall_ns: Count,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let texts = Texts {
+            route: &tariff.route,
+            model: &tariff.model,
+            request_id,
+        };
+        let clock = Clock::new(now_ns.0, wall_ns.0);
+        self.admitted(py, &account.account, &texts, &Need::default(), 0, clock)
     }
 
     /// Opens a record that holds nothing; None if the ring is full.

@@ -1,4 +1,4 @@
-//! Each process that maps the targets has a slot of its own, and one of them leads.
+//! Each process that maps such a file has a slot of its own, and one of them leads.
 //!
 //! A slot, and the lead, is a lock on a file of its own: the kernel drops it with its holder, however that ends, so
 //! what a dead process held can be told from what a slow one holds. Own files, as a `flock` is on a whole file.
@@ -56,7 +56,7 @@ impl Slots {
             }
         }
         Err(io::Error::other(format!(
-            "{SLOTS} processes use the targets already"
+            "{SLOTS} processes use it already"
         )))
     }
 

@@ -263,7 +263,7 @@ fn at(map: &Map, index: usize) -> u64 {
 }
 
 /// FNV-1a, then mixed so that the low bits depend on all.
-pub(super) fn fingerprint(bytes: &[u8]) -> u64 {
+pub(crate) fn fingerprint(bytes: &[u8]) -> u64 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
