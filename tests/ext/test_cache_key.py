@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from oracle import cache_key as oracle
 from oracle.bodies import BODIES, NUMBERS
@@ -129,12 +128,12 @@ def changed(chance: random.Random, value: Any) -> Any:
     return chance.choice([None, 1, -1, "", " ", str(value), [value], {"": value}, {}, [], True])
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(15))
 def test_thousands_of_pairs(seed: int) -> None:
     """Spelt otherwise, with one thing changed, with one byte changed, or another altogether."""
     chance = random.Random(seed)
     speller = Speller(chance)
-    for _ in range(300):
+    for _ in range(150):
         value = request(chance)
         one, same, other = (speller.value(value) for _ in range(3))
         one, same = one.encode("utf-8", "replace"), same.encode("utf-8", "replace")
@@ -147,7 +146,7 @@ def test_thousands_of_pairs(seed: int) -> None:
 
 
 def test_spellings_have_one_key() -> None:
-    """The oracle is not asked: a fault of it would not be seen."""
+    """Whatever the oracle says of them."""
     chance = random.Random(5)
     speller = Speller(chance)
     for _ in range(500):
@@ -219,15 +218,16 @@ def test_scope_and_model_are_told_apart() -> None:
 def test_one_byte_of_an_image() -> None:
     chance = random.Random(7)
     image = bytearray(chance.choices(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", k=300_000))
-    url = b'{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,%s"}}]}]}'
-    keys = {key(url % image)}
-    for at in [0, 1, 16_383, 16_384, 131_072, len(image) - 1, *chance.choices(range(len(image)), k=50)]:
-        before = image[at]
-        image[at] = before ^ 1
-        keys.add(key(url % image))
-        image[at] = before
-    assert len(keys) == 1 + len({*keys}) - 1 >= 50
-    assert key(url % image) in keys
+    part = b'{"type":"image_url","image_url":{"url":"data:image/png;base64,%s"}}'
+    body = b'{"messages":[{"role":"user","content":[' + part + b"]}]}"
+    places = {0, 1, 16_383, 16_384, 131_072, len(image) - 1, *chance.choices(range(len(image)), k=50)}
+    keys = {key(body % image)}
+    for at in places:
+        image[at] ^= 1
+        keys.add(key(body % image))
+        image[at] ^= 1
+    assert len(keys) == 1 + len(places)
+    assert key(body % image) in keys
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"1", b'{"a":1}x', b'{"a":\xff}', b'{"a":"\x00"}', b'{"a":01}', b"{,}"])

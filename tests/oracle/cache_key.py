@@ -1,4 +1,4 @@
-"""The obvious canonical form of a request body: a real JSON parser, then one value of Python for all that mean the same."""
+"""The obvious canonical form of a body: a real JSON parser, then one value of Python for all that mean the same."""
 
 import json
 import re
