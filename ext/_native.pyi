@@ -1095,9 +1095,11 @@ class CacheStore:
         stored_from_ns: int = 0,
         fresh_until_ns: int = 0,
     ) -> CacheEntry | None:
-        """The entry of a key (32 bytes) that has not expired, was stored at stored_from_ns or later and is fresh until
-        fresh_until_ns at least. Counts a hit for its model; without one a miss for `model`, None = the caller does.
-        Raises ValueError."""
+        """The entry of a key (32 bytes of a hash) that has not expired, was stored at stored_from_ns or later, and is
+        fresh until fresh_until_ns at least.
+
+        Counts a hit for its model; if there is none, a miss for `model`, None = nothing. Raises ValueError.
+        """
     def put(
         self,
         key: bytes,
@@ -1115,14 +1117,14 @@ class CacheStore:
         since: `generation` of the clears when the answer was asked for: one that a later clear meant is not stored.
         False: not stored, as it is too big, ttl_ns is 0, or those being read leave no room. Raises ValueError.
         """
+    def facts(self, limit: int) -> list[tuple[bytes, bytes, int, int, int]]:
+        """(key, model, stored_ns, expires_ns, hits) of at most `limit` entries that were stored or found since they
+        were last told here, the one that changed first first."""
     @property
     def entries(self) -> int: ...
     @property
     def bytes(self) -> int:
         """In blocks of 512 bytes; also what is evicted and still read. Never above max_bytes."""
-    def facts(self, limit: int) -> list[tuple[bytes, bytes, int, int, int]]:
-        """(key, model, stored_ns, expires_ns, hits) of at most `limit` entries that were stored or found since they
-        were last told here, the one that changed first first."""
 
 @final
 class CacheEntry:

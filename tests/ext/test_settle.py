@@ -16,12 +16,16 @@ from penstock.core.route import Route, Target
 from penstock.ext import (
     COLUMNS,
     FLAG_BACKEND,
+    FLAG_CACHED,
+    MEASURE_IN_FLIGHT,
+    MEASURE_LLM_REQUESTS,
     MEASURE_NANO_USD,
     MEASURE_REQUESTS,
     MEASURE_TOKENS,
     OUTCOME_ANSWERED,
     WINDOW_DAY,
     WINDOW_HOUR,
+    WINDOW_NONE,
     Account,
     Entry,
     LogLines,
@@ -40,6 +44,8 @@ NAMES = (b"key_1", b"tenant", b"user", b"free")
 REQUESTS = (b"requests_per_hour", 1, MEASURE_REQUESTS, WINDOW_HOUR, 0, 10**9)
 TOKENS = (b"tokens_per_day", 2, MEASURE_TOKENS, WINDOW_DAY, 0, 10**12)
 MONEY = (b"usd_per_day", 3, MEASURE_NANO_USD, WINDOW_DAY, 0, 10**14)
+LLM_REQUESTS = (b"llm_requests_per_day", 4, MEASURE_LLM_REQUESTS, WINDOW_DAY, 0, 10**9)
+IN_FLIGHT = (b"in_flight", 5, MEASURE_IN_FLIGHT, WINDOW_NONE, 0, 100)
 CHAT = match("POST", b"/v1/chat/completions")
 PRICE = Price(input_pico=2_500_000, cached_pico=1_000_000, output_pico=10_000_000, reasoning_pico=10_000_000)
 HEAD = RequestHead([(b"host", b"a"), (b"user-agent", b"curl/8")])
@@ -119,6 +125,26 @@ def test_a_refusal_says_what_was_needed(place: Place) -> None:
     assert isinstance(refusal, Refusal)
     assert refusal.never
     assert (refusal.tokens, refusal.nano_usd) == plan().bill.worst(b"{}", 2, 1, plan().bill.output_cap(None, None))
+
+
+def test_a_hit_is_a_request_in_flight_and_nothing_else(place: Place) -> None:
+    tariff = plan().tariff
+    assert tariff is not None
+    account = place.account(REQUESTS, (*TOKENS[:5], 0), (*MONEY[:5], 0), (*LLM_REQUESTS[:5], 0), (*IN_FLIGHT[:5], 1))
+
+    def used() -> list[int]:
+        return [limit[4] for limit in account.standing(1, WALL)]
+
+    entry = place.spool.admit_hit(account, tariff, b"r1", 1, WALL)
+    assert isinstance(entry, Entry)
+    assert (used(), entry.output_cap, entry.ask_usage) == ([1, 0, 0, 0, 1], 0, False)
+    refusal = place.spool.admit_hit(account, tariff, b"r2", 1, WALL)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.index, refusal.tokens, refusal.nano_usd) == (4, 0, 0)
+    entry.close(OUTCOME_ANSWERED, 200, b"", Usage(12, 9), 0, FLAG_CACHED, 1.0, 1.0, b"")
+    assert used() == [1, 0, 0, 0, 0]
+    (row,) = place.rows()
+    assert (row["response_cached"], row["model_used"], row["prompt_tokens"], row["cost_usd"]) == (1, "tiny", 12, 0)
 
 
 @pytest.mark.parametrize("writes", [True, False])

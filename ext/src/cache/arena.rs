@@ -154,3 +154,50 @@ impl Arena {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Chains taken and given back in any order keep what was written in them, and nothing is lost.
+        #[test]
+        fn chains(steps in prop::collection::vec((1..9u32, any::<bool>(), any::<u8>()), 0..200)) {
+            let mut arena = Arena::new(40);
+            let mut held: Vec<(u32, Vec<u8>)> = Vec::new();
+            for (count, give_back, byte) in steps {
+                if give_back && !held.is_empty() {
+                    let (first, _) = held.remove(usize::from(byte) % held.len());
+                    arena.release(first);
+                } else if let Some(block) = arena.allocate(count) {
+                    let bytes = vec![byte; count as usize * BLOCK - usize::from(byte)];
+                    let mut place = Place { block, at: 0 };
+                    let (one, rest) = bytes.split_at(bytes.len() / 3);
+                    arena.write(&mut place, one);
+                    arena.write(&mut place, rest);
+                    held.push((block, bytes));
+                }
+                let used: usize = held.iter().map(|(_, bytes)| bytes.len().div_ceil(BLOCK)).sum();
+                prop_assert_eq!(arena.used() as usize, used);
+                for (block, bytes) in &held {
+                    let mut read = vec![0; bytes.len() - bytes.len() / 4];
+                    let mut place = Place { block: *block, at: 0 };
+                    arena.skip(&mut place, bytes.len() / 4);
+                    arena.read(&mut place, &mut read);
+                    prop_assert_eq!(&read[..], bytes.get(bytes.len() / 4..).unwrap());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn none_at_all() {
+        let mut arena = Arena::new(0);
+        assert_eq!(arena.allocate(1), None);
+        arena.write(&mut Place { block: NONE, at: 0 }, b"nowhere");
+        assert_eq!(arena.field::<4>(7, 0), [0; 4]);
+    }
+}

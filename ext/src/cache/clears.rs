@@ -284,7 +284,8 @@ impl Clears {
 
     fn sum(&self, at: usize) -> u64 {
         let slots = 0..self.slots_used();
-        slots.map(|slot| self.word(at + slot).load(Relaxed)).sum()
+        let parts = slots.map(|slot| self.word(at + slot).load(Relaxed));
+        parts.fold(0, u64::wrapping_add)
     }
 
     fn empty(&self, slot: usize) {

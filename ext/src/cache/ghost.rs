@@ -63,3 +63,46 @@ impl Ghost {
         age <= blocks
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u8) -> [u8; 32] {
+        let mut key = [0; 32];
+        // The last byte is the highest of the set's number, the others tell marks of one set apart.
+        key[24] = number << 1;
+        key
+    }
+
+    #[test]
+    fn a_mark_goes_as_others_are_made() {
+        let mut ghost = Ghost::new(64);
+        ghost.add(&key(1), 10);
+        ghost.add(&key(2), 5);
+        assert!(!ghost.take(&key(3), 100));
+        assert!(ghost.take(&key(1), 5));
+        assert!(!ghost.take(&key(1), 5), "it is gone");
+        ghost.add(&key(3), 1);
+        assert!(!ghost.take(&key(2), 0), "more was evicted since");
+    }
+
+    #[test]
+    fn a_set_forgets_its_oldest() {
+        let mut ghost = Ghost::new(0);
+        (1..=6).for_each(|number| ghost.add(&key(number), 1));
+        let there: Vec<u8> = (1..=6)
+            .filter(|&number| ghost.take(&key(number), 100))
+            .collect();
+        assert_eq!(there, [3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn the_count_of_evicted_blocks_may_wrap() {
+        let mut ghost = Ghost::new(64);
+        ghost.add(&key(1), u32::MAX - 1);
+        ghost.add(&key(2), 10);
+        assert!(ghost.take(&key(1), 10));
+        assert!(ghost.take(&key(2), 0));
+    }
+}

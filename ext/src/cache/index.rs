@@ -88,3 +88,44 @@ impl Index {
         self.set(hole, 0);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::HashMap;
+    use std::collections::hash_map::Entry;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// It is a map, however close together the keys lie, also at the table's end.
+        #[test]
+        fn a_map(steps in prop::collection::vec((0..24u8, any::<bool>()), 0..300), spread in 0..3u32) {
+            let mut arena = Arena::new(24);
+            let mut index = Index::new(24);
+            let mut twin: HashMap<u8, u32> = HashMap::new();
+            for (name, remove) in steps {
+                let mut key = [name; 32];
+                // The high bits say where its home is: all at one place, at the end, or anywhere.
+                key[7] = [0, 250, name.wrapping_mul(43)].get(spread as usize).copied().unwrap();
+                if remove {
+                    index.remove(&arena, &key);
+                    if let Some(entry) = twin.remove(&name) {
+                        arena.release(entry);
+                    }
+                } else if let Entry::Vacant(place) = twin.entry(name) {
+                    let entry = arena.allocate(1).unwrap();
+                    arena.set_key(entry, &key);
+                    index.insert(&arena, entry);
+                    place.insert(entry);
+                }
+                prop_assert_eq!(index.find(&arena, &key), twin.get(&name).copied());
+                for &entry in twin.values() {
+                    prop_assert_eq!(index.find(&arena, &arena.key(entry)), Some(entry));
+                }
+            }
+        }
+    }
+}

@@ -92,7 +92,8 @@ pub fn canonical<'a>(body: &'a [u8], left_out: &[&str]) -> Result<Canonical<'a>,
 impl Canonical<'_> {
     /// Gives the spelling to `feed`, part by part.
     pub fn each(&self, mut feed: impl FnMut(&[u8])) {
-        let mut rest = vec![0..self.pieces.len() as u32];
+        let whole = 0..self.pieces.len() as u32;
+        let mut rest = Vec::from([whole]);
         while let Some(range) = rest.pop() {
             let Some(pieces) = self.pieces.get(span(&range)) else {
                 continue;
@@ -305,7 +306,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn push_text(&mut self, text: &Text<'_>) {
-        if !text.escaped || canonical_string::is_canonical(text.raw) {
+        if !text.respelt {
             self.push_body(text.start, text.end);
         } else {
             let from = self.out.written.len();

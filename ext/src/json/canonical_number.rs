@@ -3,6 +3,8 @@
 //! 1, 1.0, 1e0 and 10e-1 are "1"; 100 is "1e2", 0.25 is "25e-2", -0.0 is "0". Nothing is rounded. Only a number whose
 //! exponent has more than 18 digits keeps its spelling, behind a "~": nobody counts with it.
 
+use crate::decimal;
+
 const LONGEST_EXPONENT: usize = 18;
 
 /// Whether a checked scalar is spelt so already. Words are.
@@ -40,7 +42,8 @@ pub(super) fn push(out: &mut Vec<u8>, number: &str) {
     out.extend(digits().skip(leading).take(count - leading - trailing));
     let exponent = exponent - fraction.len() as i64 + trailing as i64;
     if exponent != 0 {
-        out.extend_from_slice(format!("e{exponent}").as_bytes());
+        out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e" });
+        decimal::push(out, exponent.unsigned_abs());
     }
 }
 

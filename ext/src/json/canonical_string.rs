@@ -2,21 +2,6 @@
 
 use super::string::{code_unit, unicode_escape};
 
-/// Whether a checked string's text between its quotes is spelt so already.
-pub(super) fn is_canonical(raw: &str) -> bool {
-    let mut rest = raw.as_bytes();
-    while let Some(at) = memchr::memchr(b'\\', rest) {
-        if !matches!(
-            rest.get(at + 1),
-            Some(b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't')
-        ) {
-            return false;
-        }
-        rest = rest.get(at + 2..).unwrap_or_default();
-    }
-    true
-}
-
 /// Appends the string with its quotes.
 pub(super) fn push(out: &mut Vec<u8>, raw: &str) {
     out.push(b'"');
@@ -100,7 +85,5 @@ mod tests {
             let inner = one.get(1..one.len() - 1).unwrap_or_default();
             assert_eq!(spelt(inner), one, "it is its own spelling");
         }
-        assert!(is_canonical(r#"a\n\"\\\t"#));
-        assert!(!is_canonical(r"\\\/"));
     }
 }

@@ -64,13 +64,13 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn string(&mut self) -> Checked<Text<'a>> {
         let start = self.at;
-        let mut escaped = false;
+        let (mut escaped, mut respelt) = (false, false);
         self.at += 1;
         loop {
             self.at = special(self.bytes, self.at);
             match self.byte() {
                 b'"' => break,
-                b'\\' => self.escape()?,
+                b'\\' => respelt |= self.escape()?,
                 _ if self.at >= self.bytes.len() => return self.fault("a closing quote"),
                 _ => return self.fault("control characters in strings to be escaped"),
             }
@@ -83,17 +83,21 @@ impl<'a> Cursor<'a> {
             start,
             end: self.at,
             escaped,
+            respelt,
         })
     }
 
-    fn escape(&mut self) -> Checked<()> {
+    /// Whether it has another spelling.
+    fn escape(&mut self) -> Checked<bool> {
         self.at += 1;
         match self.byte() {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 1,
-            b'u' => return self.hex_digits(),
-            _ => return self.fault("an escape (one of \"\\/bfnrtu)"),
+            letter @ (b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 1;
+                Ok(letter == b'/')
+            }
+            b'u' => self.hex_digits().map(|()| true),
+            _ => self.fault("an escape (one of \"\\/bfnrtu)"),
         }
-        Ok(())
     }
 
     fn hex_digits(&mut self) -> Checked<()> {

@@ -11,6 +11,8 @@ pub struct Text<'a> {
     /// After the closing quote.
     pub end: usize,
     pub escaped: bool,
+    /// One of its escapes could be spelt otherwise: any but the short ones, of which / needs none.
+    pub(super) respelt: bool,
 }
 
 impl<'a> Text<'a> {
