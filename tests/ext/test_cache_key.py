@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 
 from oracle import cache_key as oracle
 from oracle.bodies import BODIES, NUMBERS
-from penstock.ext import JsonError, cache_key
+from penstock.ext import JsonError, cache_key, peek
 
 
 def key(body: bytes, scope: bytes = b"tenant", model: bytes = b"m") -> bytes:
@@ -22,15 +23,17 @@ def agree(one: bytes, other: bytes) -> None:
     keys = []
     for body, form in zip((one, other), forms, strict=True):
         if form is None:
-            with pytest.raises(JsonError, match=r"^expected .*, found .* at line \d+ column \d+$"):
+            with pytest.raises(JsonError) as found:
                 key(body)
+            with pytest.raises(JsonError, match=f"^{re.escape(str(found.value))}$"):
+                peek(body)
         else:
             keys.append(key(body))
     if len(keys) == 2:
         assert (keys[0] == keys[1]) == (forms[0] == forms[1]), (one, other)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(BODIES, BODIES)
 def test_any_two_bodies(one: bytes, other: bytes) -> None:
     agree(one, other)
@@ -140,7 +143,7 @@ def test_thousands_of_pairs(seed: int) -> None:
         agree(one, same)
         agree(one, speller.value(changed(chance, value)).encode("utf-8", "replace"))
         mutant = bytearray(other.encode("utf-8", "replace"))
-        mutant[chance.randrange(len(mutant))] = chance.choice(b'0123456789eE+-."\\{}[]:, abc')
+        mutant[chance.randrange(len(mutant))] = chance.choice(b'0123456789eE+-."\\{}[]:, abc\xff')
         agree(one, bytes(mutant))
         agree(one, speller.value(request(chance)).encode("utf-8", "replace"))
 

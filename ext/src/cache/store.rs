@@ -1,14 +1,11 @@
-//! A worker's part of the cache: entries in an arena, found by key, evicted by S3-FIFO (Yang et al., SOSP 2023).
-//!
-//! A new entry enters the small queue, a tenth of the room; used there it goes on to the main queue, else it leaves and
-//! only a mark of its key stays. A key that comes again while its mark is there enters the main queue at once, whose
-//! entries go round as often as they were used, at most three times. So what is asked for once, as in a scan, passes
-//! through the small queue alone. Sizes count in blocks.
+//! A worker's part of the cache: entries in an arena, found by key, held by those that read them.
 
+use std::collections::TryReserveError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::arena::{Arena, BLOCK};
-use super::clears::{Clears, EVICTIONS, HITS, MISSES, Pending, STORED};
+use super::clears::{Clears, Pending};
+use super::figures::{HITS, MISSES, STORED};
 use super::ghost::{self, Ghost};
 use super::header::*;
 use super::index::{self, Index};
@@ -20,8 +17,6 @@ const BYTES_PER_BLOCK: usize = BLOCK + 4 + index::BYTES_PER_BLOCK + ghost::BYTES
 /// What a store takes of the reserved memory besides its blocks, at most.
 const BYTES_AT_LEAST: usize = 64;
 const MOST_USE: u32 = 3;
-/// Used so often in the small queue, an entry goes on to the main one.
-const USE_TO_STAY: u32 = 1;
 
 /// What is to be stored.
 #[derive(Debug)]
@@ -62,16 +57,16 @@ pub struct Fact {
 #[derive(Debug)]
 pub struct Store {
     pub(super) arena: Arena,
-    index: Index,
-    ghost: Ghost,
-    small: Queue,
-    main: Queue,
+    pub(super) index: Index,
+    pub(super) ghost: Ghost,
+    pub(super) small: Queue,
+    pub(super) main: Queue,
     /// Those whose facts were not told since they changed.
     changed: Queue,
     /// Blocks of entries that are being read.
     held: u32,
     pub entries: usize,
-    clears: Arc<Clears>,
+    pub(super) clears: Arc<Clears>,
     /// The generation of clears that was seen to.
     cleared: u64,
     max_entry_bytes: usize,
@@ -82,8 +77,19 @@ pub struct Store {
 pub struct SharedStore(Mutex<Store>);
 
 impl SharedStore {
-    pub fn new(max_bytes: usize, clears: Arc<Clears>, max_entry_bytes: usize) -> Self {
-        Self(Mutex::new(Store::new(max_bytes, clears, max_entry_bytes)))
+    /// Err: the kernel would not give so much.
+    pub fn new(
+        max_bytes: usize,
+        clears: Arc<Clears>,
+        max_entry_bytes: usize,
+    ) -> Result<Self, TryReserveError> {
+        // What is reserved below would end the process if it could not be had; nothing of it is touched here.
+        Vec::<u8>::new().try_reserve_exact(max_bytes)?;
+        Ok(Self(Mutex::new(Store::new(
+            max_bytes,
+            clears,
+            max_entry_bytes,
+        ))))
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Store> {
@@ -203,88 +209,6 @@ impl Store {
         (blocks <= self.arena.blocks() && u32::try_from(body).is_ok()).then_some(blocks)
     }
 
-    /// Removes an entry of that key; the queue that a new one enters.
-    fn replace(&mut self, key: &[u8; 32]) -> u32 {
-        if let Some(old) = self.index.find(&self.arena, key) {
-            let queue = self.arena.get(old, QUEUE);
-            self.remove(old);
-            return queue;
-        }
-        let main = self.arena.blocks() - self.arena.blocks() / 10;
-        match self.ghost.take(key, main) {
-            true => MAIN,
-            false => SMALL,
-        }
-    }
-
-    fn make_room(&mut self, blocks: u32, now_ns: u64) -> Option<u32> {
-        while self.arena.blocks() - self.arena.used() < blocks {
-            if !self.evict(now_ns) {
-                return None;
-            }
-        }
-        let before = self.arena.used();
-        let first = self.arena.allocate(blocks);
-        self.tell(0, before);
-        first
-    }
-
-    /// One step of eviction; false if there is nothing to evict.
-    fn evict(&mut self, now_ns: u64) -> bool {
-        let small = self.small.oldest();
-        let main = self.main.oldest();
-        let full = self.small.blocks >= self.arena.blocks() / 10;
-        match (small, main) {
-            (Some(entry), None) => self.evict_small(entry, now_ns),
-            (Some(entry), _) if full => self.evict_small(entry, now_ns),
-            (_, Some(entry)) => self.evict_main(entry, now_ns),
-            (None, None) => return false,
-        }
-        true
-    }
-
-    fn evict_small(&mut self, entry: u32, now_ns: u64) {
-        if self.is_over(entry, now_ns) {
-            self.remove(entry);
-        } else if self.arena.get(entry, USE) >= USE_TO_STAY {
-            self.small.remove(&mut self.arena, entry);
-            self.main.push(&mut self.arena, entry);
-            self.arena.set(entry, USE, 0);
-            self.arena.set(entry, QUEUE, MAIN);
-        } else {
-            let blocks = self.arena.get(entry, BLOCKS);
-            self.ghost.add(&self.arena.key(entry), blocks);
-            self.count_eviction(entry);
-            self.remove(entry);
-        }
-    }
-
-    fn evict_main(&mut self, entry: u32, now_ns: u64) {
-        if self.is_over(entry, now_ns) {
-            self.remove(entry);
-            return;
-        }
-        match self.arena.get(entry, USE).checked_sub(1) {
-            Some(left) => {
-                self.arena.set(entry, USE, left);
-                self.main.remove(&mut self.arena, entry);
-                self.main.push(&mut self.arena, entry);
-            }
-            None => {
-                self.count_eviction(entry);
-                self.remove(entry);
-            }
-        }
-    }
-
-    fn is_over(&self, entry: u32, now_ns: u64) -> bool {
-        self.arena.number(entry, EXPIRES_NS) <= now_ns
-    }
-
-    fn count_eviction(&self, entry: u32) {
-        self.clears.count(self.arena.get(entry, ROW), EVICTIONS, 1);
-    }
-
     /// Writes an entry of which BLOCKS, MODEL and TENANT are set.
     fn fill(&mut self, entry: u32, offer: &Offer<'_>) {
         let body: usize = offer.chunks.iter().map(|chunk| chunk.len()).sum();
@@ -332,7 +256,7 @@ impl Store {
     }
 
     /// Takes an entry out of everything. It stays for those that read it.
-    fn remove(&mut self, entry: u32) {
+    pub(super) fn remove(&mut self, entry: u32) {
         let key = self.arena.key(entry);
         self.index.remove(&self.arena, &key);
         match self.arena.get(entry, QUEUE) {
@@ -357,7 +281,7 @@ impl Store {
     }
 
     /// Tells the other workers' figures: so many entries more, and what is used now against `before`.
-    fn tell(&self, entries: u64, before: u32) {
+    pub(super) fn tell(&self, entries: u64, before: u32) {
         let blocks = u64::from(self.arena.used()).wrapping_sub(u64::from(before));
         self.clears
             .change(entries, blocks.wrapping_mul(BLOCK as u64));

@@ -7,8 +7,9 @@
 
 use std::ops::Range;
 
-use super::cursor::{Checked, Cursor, Fault};
+use super::cursor::{Checked, Cursor};
 use super::error::JsonError;
+use super::peek::not_utf8;
 use super::string::Text;
 use super::{canonical_number, canonical_string};
 
@@ -62,16 +63,7 @@ pub struct Canonical<'a> {
 
 /// Reads a body that must be one JSON object, without its outermost members that are named in `left_out`.
 pub fn canonical<'a>(body: &'a [u8], left_out: &[&str]) -> Result<Canonical<'a>, JsonError> {
-    let text = std::str::from_utf8(body).map_err(|error| {
-        let at = error.valid_up_to();
-        JsonError::new(
-            body,
-            Fault {
-                expected: "UTF-8",
-                at,
-            },
-        )
-    })?;
+    let text = str::from_utf8(body).map_err(|error| not_utf8(body, error.valid_up_to()))?;
     let reader = Reader {
         cursor: Cursor::new(text),
         left_out,

@@ -100,7 +100,7 @@ pub fn peek(body: &[u8]) -> Result<Peek<'_>, JsonError> {
 
 /// The first thing wrong: the bytes that are no UTF-8, or a fault of the grammar before them.
 #[cold]
-fn not_utf8(body: &[u8], valid: usize) -> JsonError {
+pub(super) fn not_utf8(body: &[u8], valid: usize) -> JsonError {
     let text = body
         .get(..valid)
         .and_then(|prefix| str::from_utf8(prefix).ok())

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyIndexError, PyOSError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyMemoryError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -110,12 +110,13 @@ type FactTuple<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, u64, u64, u32);
 #[pymethods]
 impl CacheStore {
     #[new]
-    fn new(max_bytes: usize, clears: &CacheClears, max_entry_bytes: usize) -> Self {
+    fn new(max_bytes: usize, clears: &CacheClears, max_entry_bytes: usize) -> PyResult<Self> {
         let store = SharedStore::new(max_bytes, clears.0.clone(), max_entry_bytes);
-        CacheStore {
+        let store = store.map_err(|error| PyMemoryError::new_err(error.to_string()))?;
+        Ok(CacheStore {
             store: Arc::new(store),
             max_bytes,
-        }
+        })
     }
 
     #[pyo3(
