@@ -6,6 +6,7 @@
 //! which order its members are to be read.
 
 use std::ops::Range;
+use std::str;
 
 use super::cursor::{Checked, Cursor};
 use super::error::JsonError;
