@@ -1,8 +1,8 @@
 """Every name a configuration file may hold, with type, unit and default; all of it frozen.
 
 Durations are seconds (`_s`), sizes bytes (`_bytes`). Start at Config. Tables about backends and models stand in
-config_backends.py, those about faults in chaos.py. How text becomes this: config_read.py, the rules that go across
-fields: config_check.py.
+config_backends.py, that about the cache in config_cache.py, those about faults in chaos.py. How text becomes this:
+config_read.py, the rules that go across fields: config_check.py.
 """
 
 from collections.abc import Mapping
@@ -26,6 +26,7 @@ from penstock.core.config_backends import (
     Target,
     Timeout,
 )
+from penstock.core.config_cache import Cache, CacheFacts
 from penstock.core.config_section import Bytes, Seconds, Section, Tokens
 from penstock.core.keys import KeyPrefix
 from penstock.core.network import Network
@@ -35,6 +36,8 @@ __all__ = [
     "Backend",
     "Balance",
     "Breaker",
+    "Cache",
+    "CacheFacts",
     "Chaos",
     "ChaosFault",
     "Health",
@@ -269,6 +272,7 @@ class Config(Section, frozen=True):
     retry: Retry = Retry()
     queue: Queue = Queue()
     hedge: Hedge = Hedge()
+    cache: Cache = Cache()
     chaos: Chaos = Chaos()
     store: Store = Store()
     alerts: Alerts = Alerts()

@@ -133,6 +133,8 @@ class Model(Section, frozen=True):
     """The longest answer it gives. Absent = what the price table says, else 4,096."""
     context_tokens: Tokens | None = None
     """Its whole context. Absent = what the price table says, else unknown."""
+    cache_ttl_s: Seconds | None = None
+    """How long its answers are kept and given again. 0 = not at all; absent = as [cache] says."""
 
 
 class Breaker(Section, frozen=True):

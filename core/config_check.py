@@ -6,6 +6,7 @@ from penstock.core.address import Address
 from penstock.core.config import Backend
 from penstock.core.config_check_access import WHO_MAY_CALL
 from penstock.core.config_check_backends import TARGETS_AND_FAULTS
+from penstock.core.config_check_cache import KEPT_ANSWERS
 from penstock.core.config_check_limits import MONEY_AND_LIMITS
 from penstock.core.config_places import Path, Places, Reading, label
 from penstock.core.config_problem import Problem
@@ -20,6 +21,7 @@ def check(reading: Reading) -> Iterator[Problem]:
         _open_listener,
         _nothing_twice,
         *TARGETS_AND_FAULTS,
+        *KEPT_ANSWERS,
         *MONEY_AND_LIMITS,
         *WHO_MAY_CALL,
     ):

@@ -104,6 +104,14 @@ class WrongContentType(CallerError):
     code = "unsupported_media_type"
 
 
+class NotCached(CallerError):
+    """The client wants nothing but a kept answer (Cache-Control: only-if-cached), and there is none."""
+
+    status = 504
+    code = "not_cached"
+    type = "server_error"
+
+
 class AuthError(CallerError):
     """The credential is missing or not good. The words never say which part of it is wrong."""
 

@@ -107,6 +107,7 @@ class Plan(msgspec.Struct, frozen=True):
     route, label: the endpoint and the model as usage rows name them.
     heartbeat_s: how often a stream hears of us while nothing comes: the shortest of its backends; 0 = never.
     tariff: route, label and bill, compiled; None where more than the body's own tokens has to be reckoned with.
+    keep_s: how long its answers are kept and given again; 0 = they are not.
     """
 
     endpoint: Endpoint
@@ -118,6 +119,7 @@ class Plan(msgspec.Struct, frozen=True):
     groups: tuple[Group, ...] = ()
     heartbeat_s: float = 0
     tariff: Tariff | None = None
+    keep_s: float = 0
 
 
 def upstream(name: str, kind: Kind, url: str, secret: bytes, timeouts: Timeouts, heartbeat_s: float = 0) -> Upstream:
@@ -165,6 +167,7 @@ def make_plan(
     upstreams: Mapping[str, Upstream],
     terms_of: TermsOf = no_terms,
     balancer_of: BalancerOf = no_balancer,
+    keep_s: float = 0,
 ) -> Plan:
     """Bind a route's targets to their backends and work out what must be rewritten for each, and what it costs."""
     native = endpoint.shape is Shape.OLLAMA
@@ -191,6 +194,7 @@ def make_plan(
         groups,
         min(heartbeats, default=0),
         _tariff(endpoint, bill, route_name, label),
+        keep_s,
     )
 
 

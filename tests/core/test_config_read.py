@@ -29,7 +29,7 @@ ONE_MISTAKE = {
     "unknown section": (
         "[zzz.free]\n",
         'f:3:2: unknown key "zzz" at the top level; there are server, admin, auth, keys, tiers, limits, backends, '
-        "models, breaker, retry, queue, hedge, chaos, store, alerts, log, cors",
+        "models, breaker, retry, queue, hedge, cache, chaos, store, alerts, log, cors",
     ),
     "unknown key with a line break in it": (
         '"pool\\nx" = 1\n',
@@ -62,6 +62,27 @@ ONE_MISTAKE = {
         '[log]\nlevel = "warnin"\n',
         'f:4:9: level must be one of "debug", "info", "warning", "error", not "warnin"; did you mean "warning"?',
     ),
+    "a route whose answers cannot be kept, near one": (
+        '[cache.routes]\n"/v1/chat/completion" = 60\n',
+        'f:4:1: routes: there is no route "/v1/chat/completion" whose answers could be kept; '
+        'did you mean "/v1/chat/completions"?',
+    ),
+    "a route whose answers cannot be kept": (
+        '[cache]\nroutes = { "/usage" = 60 }\n',
+        'f:4:12: routes: there is no route "/usage" whose answers could be kept; there are /api/chat, /api/embed, '
+        "/api/embeddings, /api/generate, /api/ps, /api/show, /api/tags, /api/version, /v1/chat/completions, "
+        "/v1/completions, /v1/embeddings, /v1/messages, /v1/moderations, /v1/rerank, /v1/responses, /ai/generate, "
+        "simple_chat",
+    ),
+    "a route's time that is none": (
+        '[cache.routes]\n"/api/tags" = "1h"\n',
+        "f:4:15: /api/tags must be a number, not a string",
+    ),
+    "a cache of less than nothing": (
+        "[cache]\nmax_bytes = -1\n",
+        "f:4:13: max_bytes must be from 0 to 1125899906842624, not -1",
+    ),
+    "a share of nothing": ("[cache]\nmax_entry_share = 0\n", "f:4:19: max_entry_share must be from 0.0001 to 1, not 0"),
     "auth by token": ('[auth]\nmode = "jwt"\n', 'f:4:8: mode must be one of "none", "keys", not "jwt"'),
     "scalar for a table": ("[server]\ntls = 1\n", "f:4:7: tls must be a table, not an integer"),
     "scalar for an array": ('[server]\nhosts = "a"\n', "f:4:9: hosts must be an array, not a string"),

@@ -6,16 +6,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.address import Address, HostName, Origin, Url, Webhook
+from penstock.core.cache_rules import ROUTES
 from penstock.core.config import (
     Admin,
     Alerts,
     Auth,
     Backend,
     Breaker,
+    Cache,
+    CacheFacts,
     Chaos,
     ChaosFault,
     Config,
@@ -166,6 +169,16 @@ breakers = st.builds(
     min_requests=st.integers(1, 1_000_000),
     recovery_s=some_seconds,
 )
+caches = st.builds(
+    Cache,
+    max_bytes=st.integers(0, 1 << 50),
+    ttl_s=seconds,
+    routes=st.dictionaries(st.sampled_from(ROUTES), seconds),
+    scope=st.sampled_from(["tenant", "key", "all"]),
+    max_entry_share=st.floats(0.0001, 1),
+    replay_chunks_per_s=st.floats(0, 1_000_000),
+    facts=st.builds(CacheFacts, flush_s=st.floats(1, 86_400), bodies=st.booleans()),
+)
 milliseconds = st.integers(0, 3_600_000)
 times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
 
@@ -216,6 +229,7 @@ def models(draw: st.DrawFn, backends: st.SearchStrategy[str]) -> dict[str, Model
             fallback=draw(unique(st.sampled_from(sorted(made)))) if made else (),
             price=draw(st.none() | priced),
             context_tokens=draw(st.none() | ports),
+            cache_ttl_s=draw(st.none() | seconds),
         )
     return made
 
@@ -253,11 +267,13 @@ def configs(draw: st.DrawFn) -> Config:
         ),
         backends=some,
         models=draw(models(known)),
+        cache=draw(caches),
         log=draw(st.builds(Log, level=st.sampled_from(["debug", "info", "warning", "error"]), file=texts)),
         cors=Cors(origins=draw(unique(origins))),
     )
 
 
+@settings(deadline=None)
 @given(configs())
 def test_written_and_read_again(config: Config) -> None:
     assert read_config(document(config), "f").config == config

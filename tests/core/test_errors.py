@@ -70,6 +70,7 @@ TABLE = [
     ("OverLimit", 403, "request_over_limit", "policy", "info"),
     ("OriginRefused", 403, "origin_not_allowed", "policy", "info"),
     ("NotFound", 404, "not_found", "caller", "info"),
+    ("NotCached", 504, "not_cached", "caller", "info"),
     ("ModelNotFound", 404, "model_not_found", "caller", "info"),
     ("MethodNotAllowed", 405, "method_not_allowed", "caller", "info"),
     ("RequestTimeout", 408, "request_timeout", "caller", "info"),

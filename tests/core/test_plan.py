@@ -49,6 +49,12 @@ def test_header_lines(kind: str, url: str, secret: bytes, lines: bytes) -> None:
     assert upstream("b", kind, url, secret, TIMEOUTS).lines == lines
 
 
+def test_answers_are_kept_only_where_the_plan_says_so() -> None:
+    upstreams = {"b": upstream("b", "openai", "http://h/v1", b"", TIMEOUTS)}
+    assert make_plan(CHAT, "m", Route.to(Target("b")), upstreams).keep_s == 0
+    assert make_plan(CHAT, "m", Route.to(Target("b")), upstreams, keep_s=60).keep_s == 60
+
+
 @pytest.mark.parametrize(
     ("model", "name", "rename"),
     [("m", None, None), ("m", "m", None), (None, None, None), (None, "x", None), ("m", 'a "näme"\n', 'a "näme"\n')],
