@@ -1,4 +1,6 @@
-"""What a store is: keys and usage rows, kept for good. `Store` is the contract, sqlite.py the one that needs nothing.
+"""What a store is: keys and usage rows, kept for good, and facts of cached answers.
+
+`Store` is the contract, sqlite.py the one that needs nothing.
 
 Calls block, so an event loop wraps them in a thread. Times are UTC: seconds since the epoch here, text in the tables.
 Money is nano-USD (1e-9 USD) everywhere but in the column cost_usd.
@@ -141,6 +143,22 @@ class Alert(Struct, frozen=True, kw_only=True):
     spent_nano_usd: int
 
 
+class CacheFact(Struct, frozen=True, kw_only=True):
+    """What a worker tells of an answer it keeps."""
+
+    key: str
+    """Hex."""
+    entry: str
+    """Tells this entry from other workers' and from later ones of that key. The same each time it is told."""
+    model: str
+    created_at: float
+    expires_at: float
+    hits: int
+    """Of the entry, from its beginning."""
+    response: str | None = None
+    """What was answered, where that is asked for."""
+
+
 class Store(Protocol):
     """Keys and usage rows. Every call may raise StoreError; one that writes has then changed nothing."""
 
@@ -196,6 +214,11 @@ class Store(Protocol):
 
     def close_alert(self, alert: Alert, now: float) -> None:
         """It was sent."""
+
+    # --- kept answers
+    def keep_cache_facts(self, facts: Iterable[CacheFact], expired_before: float) -> None:
+        """Add what is new of them, hits of all workers' entries of a key in sum; telling the same again adds nothing.
+        Lines that expired before that go."""
 
     # --- archive
     def months(self, before: float) -> Sequence[str]:

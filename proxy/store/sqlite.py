@@ -1,4 +1,7 @@
-"""The store in a SQLite file: usage rows, keys, alerts. Nothing to install, and one writer at a time is enough."""
+"""The store in a SQLite file: usage rows, keys, alerts, facts of cached answers.
+
+Nothing to install, and one writer at a time is enough.
+"""
 
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -11,6 +14,7 @@ from penstock.ext import share_values
 from penstock.proxy.store import (
     COLUMNS,
     Alert,
+    CacheFact,
     Grouping,
     KeyChange,
     KeyExists,
@@ -20,6 +24,7 @@ from penstock.proxy.store import (
     Starts,
     Stats,
     WindowSums,
+    cache_facts,
     reports,
 )
 from penstock.proxy.store.connection import Connections
@@ -191,6 +196,12 @@ class SqliteStore:
         where = 'scope = ? AND scope_id = ? AND "window" = ? AND window_start = ? AND percent = ?'
         with self._connections.write() as connection:
             connection.execute(f"UPDATE budget_alerts SET sent_at = ? WHERE {where}", [text(now), *values])
+
+    # --- kept answers
+
+    def keep_cache_facts(self, facts: Iterable[CacheFact], expired_before: float) -> None:
+        with self._connections.write() as connection:
+            cache_facts.keep(connection, facts, expired_before)
 
     # --- archive
 
