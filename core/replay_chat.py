@@ -31,21 +31,44 @@ def stream_of(body: bytes, include_usage: bool) -> list[bytes]:
 def _choice(index: int, parts: list[Fields]) -> Fields:
     rest: Fields = {}
     said: Fields = {}
+    texts: dict[str, list[str]] = {}
     calls: dict[int, Fields] = {}
     # Who tells of refusals in a stream is OpenAI, or like it, and whole messages there have "annotations" too.
     if "refusal" in (parts[0].get("delta") or {}):
         said["annotations"] = []
     for part in parts:
         delta = part.get("delta") or {}
-        _take_calls(calls, delta.get(_CALLS) or [])
-        grow(said, without(delta, _CALLS))
-        # Lists in logprobs are joined, of all else the last word counts.
-        grow(rest, without(part, "delta", "index"), join=False)
+        if delta.keys() <= said.keys() and (only := _only_text(delta)) is not None:
+            name, text = only
+            texts.setdefault(name, []).append(text)
+        else:
+            _take_texts(said, texts)
+            _take_calls(calls, delta.get(_CALLS) or [])
+            grow(said, without(delta, _CALLS))
+        more = without(part, "delta", "index")
+        if more != rest or any(more.values()):
+            # Lists in logprobs are joined, of all else the last word counts.
+            grow(rest, more, join=False)
+    _take_texts(said, texts)
     ordered = {"role": said.pop("role", None) or "assistant", "content": said.pop("content", None), **said}
     if calls:
         ordered[_CALLS] = [without(calls[place], "index") for place in sorted(calls)]
     finish = rest.pop("finish_reason", None)
     return {"index": index, "message": ordered, **rest, "finish_reason": finish}
+
+
+def _only_text(delta: Fields) -> tuple[str, str] | None:
+    """The name and the piece of a text that nearly every chunk is, some servers' with the role again; else None."""
+    said = [name for name, value in delta.items() if value is not None and name != "role"]
+    if len(said) == 1 and said[0] in _TEXTS and type(text := delta[said[0]]) is str:
+        return said[0], text
+    return None
+
+
+def _take_texts(said: Fields, texts: dict[str, list[str]]) -> None:
+    """Joined at once: one by one, each piece would copy all that came before."""
+    grow(said, {name: "".join(parts) for name, parts in texts.items()})
+    texts.clear()
 
 
 def _take_calls(calls: dict[int, Fields], news: list[Fields]) -> None:

@@ -23,21 +23,29 @@ def gather(stream: bytes) -> tuple[Fields, list[Fields]]:
     """
     head: Fields = {}
     found: list[Fields] = []
+    before: Fields = {}
     for chunk in chunks(stream):
         choices = chunk.pop("choices", None) or []
         chunk.pop(_PADDING, None)
         usage = chunk.pop("usage", None)
-        # Azure's first chunk has a head of "" and 0.
-        for name in _HEAD:
-            if name in chunk and not head.get(name):
-                head[name] = chunk[name]
-        grow(head, {name: value for name, value in chunk.items() if name not in _HEAD}, join=False)
+        # Nearly all chunks of a stream have the same head.
+        if chunk != before:
+            _take_head(head, chunk)
+            before = chunk
         if usage is not None:
             head["usage"] = usage
         found.extend(choices)
     if not found or not all(isinstance(choice, dict) for choice in found):
         raise NotConvertibleError("a stream without choices")
     return head, found
+
+
+def _take_head(head: Fields, chunk: Fields) -> None:
+    # Azure's first chunk has a head of "" and 0.
+    for name in _HEAD:
+        if name in chunk and not head.get(name):
+            head[name] = chunk[name]
+    grow(head, {name: value for name, value in chunk.items() if name not in _HEAD}, join=False)
 
 
 def by_index(found: Iterable[Fields], said: str) -> dict[int, list[Fields]]:

@@ -24,7 +24,9 @@ def stream_of(body: bytes, include_usage: bool) -> list[bytes]:
 def _choice(index: int, parts: list[Fields]) -> Fields:
     rest: Fields = {}
     for part in parts:
-        grow(rest, without(part, "text", "index"), join=False)
+        more = without(part, "text", "index")
+        if more != rest or any(more.values()):
+            grow(rest, more, join=False)
     return {"text": "".join(part.get("text") or "" for part in parts), "index": index, **rest}
 
 
