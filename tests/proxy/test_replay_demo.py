@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from demo_wire import running
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -118,6 +120,52 @@ def test_the_sdk_reads_chats(name: str) -> None:
 
 def _called(calls: Any) -> list[tuple[str, str, str]]:
     return [(call.id, call.function.name, call.function.arguments) for call in calls or []]
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=8)
+calls = st.builds(
+    lambda index, text: {"tool_calls": [{"index": index, "function": {"arguments": text}}]}, st.integers(0, 2), texts
+)
+deltas = (
+    st.builds(lambda text: {"content": text}, texts)
+    | st.builds(lambda text: {"refusal": text}, texts)
+    | st.builds(lambda text: {"content": None, "reasoning_content": text}, texts)
+    | st.builds(lambda text: {"role": "assistant", "content": text}, texts)
+    | calls
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), deltas), max_size=30))
+def test_any_stream_is_what_the_sdk_makes_of_it(said: list[tuple[int, dict[str, Any]]]) -> None:
+    named = [
+        {"index": place, "id": f"call_{place}", "type": "function", "function": {"name": f"f{place}", "arguments": ""}}
+        for place in range(3)
+    ]
+    opening = [(index, {"role": "assistant", "content": None, "tool_calls": named}) for index in range(3)]
+    head = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    chunks = [
+        {**head, "choices": [{"index": index, "delta": delta, "finish_reason": finish}]}
+        for index, delta, finish in [
+            *((index, delta, None) for index, delta in (*opening, *said)),
+            *((index, {}, "stop") for index in range(3)),
+        ]
+    ]
+    state = ChatCompletionStreamState()
+    for chunk in chunks:
+        list(state.handle_chunk(strict(ChatCompletionChunk, chunk)))
+    raw = b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
+    made = ChatCompletion.model_validate_json(whole_of(DIALECT_CHAT, CHAT, [raw]))
+    gathered = state.current_completion_snapshot
+    for one, other in zip(made.choices, gathered.choices, strict=True):
+        assert (one.finish_reason, one.message.content or "") == (other.finish_reason, other.message.content or "")
+        assert (one.message.refusal or "") == (other.message.refusal or "")
+        assert _reasoning(one.message) == _reasoning(other.message)
+        assert _called(one.message.tool_calls) == _called(other.message.tool_calls)
+
+
+def _reasoning(message: Any) -> str:
+    return getattr(message, "reasoning_content", None) or ""
 
 
 @pytest.mark.parametrize("name", [name for name in ASKED if "completions" in name])
