@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bench import delays, governed, memory, plain, stream
+from bench import cached, delays, governed, memory, plain, stream
 from bench.figures import Figure
 from bench.stand import Stand
 
@@ -21,6 +21,7 @@ FULL: dict[str, Scenario] = {
     "plain": Scenario(lambda stand: plain.measure(stand, rounds=15, round_s=2, warm_s=2)),
     "governed": Scenario(lambda stand: governed.measure(stand, rounds=15, round_s=2, warm_s=2), limit_s=240),
     "parts": Scenario(lambda stand: governed.parts(stand, rounds=7, round_s=1.5, warm_s=1), limit_s=240),
+    "cache": Scenario(lambda stand: cached.measure(stand, rounds=15, round_s=2, warm_s=2)),
     "stream": Scenario(lambda stand: stream.measure(stand, rounds=8, round_s=3, chunks=360), chunks=360),
     "memory": Scenario(lambda stand: memory.measure(stand, streams=1000, repeats=3)),
     "first-byte": Scenario(lambda stand: delays.first_byte(stand, requests=3000)),
@@ -30,6 +31,7 @@ SHORT: dict[str, Scenario] = {
     "plain": Scenario(lambda stand: plain.measure(stand, rounds=3, round_s=0.7, warm_s=0.5), limit_s=30),
     "governed": Scenario(lambda stand: governed.measure(stand, rounds=2, round_s=0.7, warm_s=0.5), limit_s=60),
     "parts": Scenario(lambda stand: governed.parts(stand, rounds=1, round_s=0.4, warm_s=0.3), limit_s=60),
+    "cache": Scenario(lambda stand: cached.measure(stand, rounds=3, round_s=0.7, warm_s=0.5), limit_s=30),
     "stream": Scenario(lambda stand: stream.measure(stand, rounds=1, round_s=1, chunks=130), chunks=130, limit_s=30),
     "memory": Scenario(lambda stand: memory.measure(stand, streams=300, repeats=1), limit_s=30),
     "first-byte": Scenario(lambda stand: delays.first_byte(stand, requests=200), limit_s=30),

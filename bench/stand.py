@@ -94,6 +94,16 @@ def stand(*, chunk_gap_s: float, chunks: int) -> Iterator[Stand]:
         )
 
 
+@contextlib.contextmanager
+def returner() -> Iterator[Way]:
+    """An nginx that answers everything itself."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        (port,) = free_ports(1)
+        with _nginx(Path(folder) / "returner", UPSTREAM.format(port=port, answer=ANSWER.decode())) as child:
+            _wait_port(port)
+            yield Way("nginx", port, port, child)
+
+
 def _nginx(folder: Path, rest: str) -> Child:
     folder.mkdir()
     file = folder / "nginx.conf"

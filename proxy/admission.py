@@ -20,6 +20,7 @@ from penstock.core.refusals import check_output, model_not_allowed, never_fits, 
 from penstock.ext import (
     DIALECT_CHAT,
     FLAG_BACKEND,
+    FLAG_CACHED,
     FLAG_ESTIMATED,
     OUTCOME_ANSWERED,
     OUTCOME_CANCELLED,
@@ -27,9 +28,11 @@ from penstock.ext import (
     OUTCOME_REFUSED,
     Entry,
     LogLines,
+    Quote,
     Refusal,
     Spool,
     StateFull,
+    Tariff,
     Usage,
 )
 from penstock.proxy.exchange import Exchange
@@ -39,6 +42,22 @@ from penstock.proxy.identify import Caller
 MOST_WAIT_S = 5.0
 LOOK_S = 0.02
 NO_USAGE = Usage()
+# What reaches no backend costs nothing, whatever its plan has for a bill.
+FREE = Quote(
+    input_pico=0,
+    cached_pico=0,
+    output_pico=0,
+    reasoning_pico=0,
+    margin=0,
+    context=None,
+    batch=False,
+    image=0,
+    remote=0,
+    longest=None,
+    unknown_longest=0,
+    most_tokens=0,
+    most_nano_usd=0,
+)
 
 
 class Admission:
@@ -79,13 +98,7 @@ class Admission:
             entry = self._open(plan, exchange, caller)
         except StateFull as error:
             raise StateFullError(str(error), retry_after_s=1) from None
-        exchange.standing = entry
-        if isinstance(entry, Entry):
-            exchange.entry = entry
-            return True
-        if isinstance(entry, Refusal):
-            raise refused(entry, caller.allowance)
-        return False
+        return self._is_in(entry, exchange, caller)
 
     def _open(self, plan: Plan, exchange: Exchange, caller: Caller) -> Entry | Refusal | None:
         """Take what the request needs at worst, and decide what must be written into it for that to be the most."""
@@ -110,12 +123,50 @@ class Admission:
             caller.account, plan.route, plan.label, exchange.request_id, tokens, nano_usd, now_ns, wall_ns
         )
 
+    def admit_hit(self, plan: Plan, exchange: Exchange) -> bool:
+        """As `admit`, for a request that reaches no backend: it counts as a request, and costs nothing."""
+        caller = exchange.caller
+        if caller is None:
+            return True
+        if caller.restricted:
+            check_allowed(plan, exchange, caller.allowance)
+        try:
+            entry = self._spool.admit_hit(
+                caller.account,
+                plan.tariff or Tariff(plan.route, plan.label, FREE, False),
+                exchange.request_id,
+                self._monotonic_ns(),
+                self._wall_ns(),
+            )
+        except StateFull as error:
+            raise StateFullError(str(error), retry_after_s=1) from None
+        return self._is_in(entry, exchange, caller)
+
+    def _is_in(self, entry: Entry | Refusal | None, exchange: Exchange, caller: Caller) -> bool:
+        """False = the spool has no room. Raises what a refusal says."""
+        exchange.standing = entry
+        if isinstance(entry, Entry):
+            exchange.entry = entry
+            return True
+        if isinstance(entry, Refusal):
+            raise refused(entry, caller.allowance)
+        return False
+
     async def admit_when_room(self, plan: Plan, exchange: Exchange) -> None:
         """The spool is full, since the store takes no rows: wait for room, or refuse. Raises SpoolFull."""
+        await self.when_room(exchange, lambda: self.admit(plan, exchange))
+
+    @property
+    def has_room(self) -> bool:
+        """For another request's record."""
+        return self._spool.free > 0
+
+    async def when_room(self, exchange: Exchange, admitted: Callable[[], bool]) -> None:
+        """Try again and again, if requests wait for room. Raises SpoolFull."""
         deadline = exchange.now() + (MOST_WAIT_S if self._waits else 0)
         while exchange.now() < deadline:
             await asyncio.sleep(LOOK_S)
-            if self.admit(plan, exchange):
+            if admitted():
                 return
         raise SpoolFull("the store takes no usage rows and the spool for them is full", retry_after_s=5)
 
@@ -157,7 +208,9 @@ class Admission:
     def _close(self, entry: Entry, exchange: Exchange, ended: float) -> None:
         target, usage, flags = exchange.target, exchange.usage, 0
         if target is None:
-            label, nano_usd = b"", 0
+            label, nano_usd, usage = b"", 0, None
+            if exchange.cached and exchange.error is None:
+                flags = FLAG_CACHED
         else:
             label, flags = target.upstream.label, FLAG_BACKEND
             if usage is None and (usage := estimate(exchange)) is not None:

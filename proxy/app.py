@@ -10,6 +10,7 @@ from datetime import datetime
 from time import perf_counter
 from typing import Any
 
+from penstock.core.cache_rules import keep_s
 from penstock.core.config import Config
 from penstock.core.endpoint import Endpoint, Shape, match
 from penstock.core.errors import Draining, IncompleteBody, InternalError, NotFound, PenstockError, RequestTimeout
@@ -17,6 +18,7 @@ from penstock.core.origin import OriginRules
 from penstock.core.plan import Plan, TermsOf, Upstream, make_plan
 from penstock.core.route import Routes, unknown_model
 from penstock.proxy.admission import Admission
+from penstock.proxy.cache import Cache
 from penstock.proxy.discovery import Discovery
 from penstock.proxy.endpoints import OWN
 from penstock.proxy.endpoints.preflight import cors_lines, is_preflight, preflight
@@ -80,6 +82,7 @@ class App:
         self.cells = attempts.cells
         self.health = health
         self.discovery = discovery
+        self.cache: Cache | None = None
         self.log = log
         self.request_ids = request_ids
         self.loop = loop
@@ -125,11 +128,14 @@ class App:
                 await self.entrance.enter_by_store(exchange)
             if endpoint.own:
                 return await OWN[endpoint.own](self, exchange)
-            await read_body(exchange, endpoint, self._sizes)
+            if (reading := read_body(exchange, endpoint, self._sizes)) is not None:
+                await reading
             key = (endpoint.route, exchange.model)
             plan = self._plans.get(key) or await self.plan(endpoint, exchange.model)
             if exchange.head.admin_key is not None:
                 begin_explaining(self, plan, exchange)
+            if plan.keep_s and self.cache is not None and (kept := self.cache.serve(plan, exchange)) is not None:
+                return await kept
             if self.admission is not None and endpoint.counted and not self.admission.admit(plan, exchange):
                 await self.admission.admit_when_room(plan, exchange)
             reply = await self.attempts.run(plan, exchange)
@@ -145,7 +151,7 @@ class App:
             self.log.defect(exchange, error)
             await self._failed(exchange, InternalError("an internal error; the log has more under the request id"))
         finally:
-            self._settle(exchange)
+            self.settle(exchange)
 
     async def plan(self, endpoint: Endpoint, model: str | None) -> Plan:
         """Decide where this endpoint and model go; the decision is kept until discovery says something new."""
@@ -162,7 +168,10 @@ class App:
             route = found
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
-        plan = make_plan(endpoint, model, route, self.upstreams, self._terms_of, self.attempts.cells.balancer_of)
+        kept_s = keep_s(self.config, endpoint, model)
+        plan = make_plan(
+            endpoint, model, route, self.upstreams, self._terms_of, self.attempts.cells.balancer_of, kept_s
+        )
         self._plans[endpoint.route, model] = plan
         return plan
 
@@ -198,13 +207,15 @@ class App:
         else:
             await self._failed(exchange, Draining(DRAINED, retry_after_s=1))
 
-    def _settle(self, exchange: Exchange) -> None:
+    def settle(self, exchange: Exchange) -> None:
         """The one end of every request: what it held is given back, its usage is booked, and one line is written."""
         ended = perf_counter()
         exchange.close()
         self.active.discard(exchange)
         if exchange.lease is not None:
             self.attempts.settle(exchange)
+        if exchange.leads is not None and not exchange.leads.let_go():
+            return  # its flight goes on, and settles this request at its end
         if self.admission is None or not self.admission.settle(exchange, ended):
             self.log.request(exchange, ended)
         if exchange.error is not None:

@@ -14,6 +14,7 @@ from penstock.ext import MEDIA_NONE, Entry, Peek, Refusal, RequestHead, Response
 
 if TYPE_CHECKING:
     from penstock.proxy.explain import Explaining
+    from penstock.proxy.flight import Flight
     from penstock.proxy.heartbeat import Heartbeat
     from penstock.proxy.identify import Caller
     from penstock.proxy.inbound import Upload
@@ -101,10 +102,13 @@ class Exchange(Arrived):
     media = MEDIA_NONE
     first_byte = 0.0
     usage: Usage | None = None
+    finish_reason: str | None = None  # of its last choice
     stream_lines = 0
     answer_bytes = 0
     entry: Entry | None = None
     cost_nano = 0  # nano-USD
+    cached = False  # answered from the cache, or with what another request brought
+    leads: "Flight | None" = None  # what it began, and others may follow
     error: PenstockError | None = None
     client_left = False
     timed_out = False
@@ -162,6 +166,26 @@ class Exchange(Arrived):
     def now(self) -> float:
         """The loop's time, for deadlines."""
         return self._loop.time()
+
+    def copy(self, scope: dict[str, Any], receive: Any, send: Any) -> "Exchange":
+        """The same request, its body held, for another client; `owned_by` says whose it is."""
+        made = Exchange(scope, receive, send, self._loop, self._receive_s, self.request_id)
+        made.request_id = self.request_id
+        made.endpoint, made.caller, made.model, made.peek = self.endpoint, self.caller, self.model, self.peek
+        made.body, made.body_bytes, made.output_cap = self.body, self.body_bytes, self.output_cap
+        made.explains = self.explains
+        return made
+
+    def take_over(self, other: "Exchange") -> None:
+        """What became of the same request elsewhere became of this one: it pays."""
+        self.target, self.backend, self.sent = other.target, other.backend, other.sent
+        self.attempts, self.tries = other.attempts, other.tries
+        self.place, self.queued_s = other.place, other.queued_s
+        self.usage, self.stream_lines, self.answer_bytes = other.usage, other.stream_lines, other.answer_bytes
+
+    def owned_by(self, task: "asyncio.Task[None]") -> None:
+        """From now on `cancel` ends this task."""
+        self._task = task
 
     # --- the request's body ---
 
@@ -240,6 +264,20 @@ class Exchange(Arrived):
         self.first_byte = perf_counter()
         self.over = True
         sent: Awaitable[None] = self._door.answer(head, self.request_id, self.entry, body)
+        return sent
+
+    def answer_stored(self, lines: bytes, age_s: int, body: bytes, streams: bool) -> Awaitable[None] | None:
+        """Send a kept answer as one piece, as `answer`; None where only `start` and `finish` can.
+
+        lines: the header lines it is kept with, each ended by CRLF. streams: it goes in chunks.
+        """
+        if self._door is None or self.cors:
+            return None
+        self.status = 200
+        self.first_byte = perf_counter()
+        self.over = True
+        standing = b"" if self.standing is None else self.standing.header_lines
+        sent: Awaitable[None] = self._door.answer_stored(lines, age_s, self.request_id, standing, body, streams)
         return sent
 
     def write(self, body: bytes) -> Awaitable[None]:

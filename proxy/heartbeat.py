@@ -66,7 +66,8 @@ class Heartbeat:
         if not exchange.answering:
             self.begun = True
             exchange.media = MEDIA_EVENT_STREAM
-            await exchange.start(200, [*HEAD, (b"x-request-id", exchange.request_id), *exchange.cors])
+            own = (b"x-request-id", exchange.request_id)
+            await exchange.start(200, [*HEAD, own, *exchange.cors, *exchange.told])
             exchange.first_byte = 0.0  # that is the backend's
         await exchange.write(comment)
 

@@ -253,14 +253,7 @@ class ServerConnection(asyncio.Protocol):
         """A backend's answer in one piece, with what it does not bring itself; for requests that are not HEAD."""
         if self._closing or not self._answering:
             return self._listener.sent
-        request = self._request
-        keep = request is not None and request.keep_alive and not self._body_open and not self._listener.draining
-        self._keep, self._head_sent = keep, True
-        end = b"\r\n"
-        if not keep:
-            end = b"connection: close\r\n\r\n"
-        elif request is not None and request.http10:
-            end = b"connection: keep-alive\r\n\r\n"
+        end = self._end_of_head()
         reason = REASONS.get(head.status, b"")
         answer = head.answer(reason, request_id, standing, self._listener.date(), end, body)
         if keep and len(answer) <= HIGH_WATER_BYTES:
@@ -269,6 +262,32 @@ class ServerConnection(asyncio.Protocol):
             self._transport.write(answer)
         self._answered()
         return self._listener.sent if self._blocked is None else self._blocked
+
+    def answer_stored(
+        self, lines: bytes, age_s: int, request_id: bytes, standing: bytes, body: bytes, streams: bool
+    ) -> Awaitable[None]:
+        """A kept answer in one piece, status 200. lines: its header lines, a Date among them; standing: more."""
+        if self._closing or not self._answering:
+            return self._listener.sent
+        framing = b"content-length: %d\r\n" % len(body)
+        if streams and self._request is not None and not self._request.http10:
+            framing = b"transfer-encoding: chunked\r\n"
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+        self._transport.write(
+            b"HTTP/1.1 200 OK\r\n%bx-cache: HIT\r\nage: %d\r\nx-request-id: %b\r\n%b%b%b%b"
+            % (lines, age_s, request_id, standing, framing, self._end_of_head(), body)
+        )
+        self._answered()
+        return self._listener.sent if self._blocked is None else self._blocked
+
+    def _end_of_head(self) -> bytes:
+        """What follows the framing line of an answer in one piece; decides whether the connection stays."""
+        request = self._request
+        keep = request is not None and request.keep_alive and not self._body_open and not self._listener.draining
+        self._keep, self._head_sent = keep, True
+        if not keep:
+            return b"connection: close\r\n\r\n"
+        return b"connection: keep-alive\r\n\r\n" if request is not None and request.http10 else b"\r\n"
 
     def _head(self, start: dict[str, Any], length: int, more: bool) -> bytes:
         """Status line and header lines; decides the framing."""

@@ -7,6 +7,7 @@ connection closed (RFC 9112 §6.3).
 """
 
 import asyncio
+from collections.abc import Awaitable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -50,8 +51,11 @@ class Sizes(NamedTuple):
     upload: int
 
 
-async def read_body(exchange: Exchange, endpoint: Endpoint, sizes: Sizes) -> None:
-    """Read the request's body: JSON is held and peeked into, anything else streams through as an `Upload`."""
+def read_body(exchange: Exchange, endpoint: Endpoint, sizes: Sizes) -> Awaitable[None] | None:
+    """Read the request's body: JSON is held and peeked into, anything else streams through as an `Upload`.
+
+    None: it is here already, as most are; else to be awaited.
+    """
     media = exchange.head.media
     if endpoint.json_only and media != MEDIA_JSON:
         sent = (exchange.head.content_type or b"none").decode("latin-1")[:100]
@@ -59,33 +63,36 @@ async def read_body(exchange: Exchange, endpoint: Endpoint, sizes: Sizes) -> Non
     if not exchange.body_open:
         if endpoint.json_only:
             raise InvalidJson("the request has no body; a JSON object is needed")
-        return
-    if media == MEDIA_JSON or (endpoint.shape is Shape.OLLAMA and not endpoint.route.startswith("/api/blobs")):
-        length = exchange.head.content_length
-        _bound(length or 0, sizes.held)
-        body = exchange.whole_body() or exchange.part(await exchange.message())
-        if exchange.body_open or len(body) > sizes.held:
-            body = await _gather(exchange, body, sizes.held)
-        exchange.body = body
-        exchange.body_bytes = len(body)
-        _peek(exchange)
-    else:
-        await _begin_upload(exchange, sizes.upload)
+        return None
+    if media != MEDIA_JSON and (endpoint.shape is not Shape.OLLAMA or endpoint.route.startswith("/api/blobs")):
+        return _begin_upload(exchange, sizes.upload)
+    _bound(exchange.head.content_length or 0, sizes.held)
+    body = exchange.whole_body()
+    if body is None:
+        return _gather(exchange, sizes.held)
+    _bound(len(body), sizes.held)
+    _hold(exchange, body)
+    return None
 
 
-async def _gather(exchange: Exchange, first: bytes, limit: int) -> bytes:
+async def _gather(exchange: Exchange, limit: int) -> None:
     """The whole of a body that did not come in one piece."""
     length = exchange.head.content_length
-    parts = [first]
-    size = len(first)
-    _bound(size, limit)
+    parts: list[bytes] = []
+    size = 0
     while exchange.body_open:
         parts.append(exchange.part(await exchange.message()))
         size += len(parts[-1])
         _bound(size, limit)
         if size == length:
             exchange.body_read()
-    return b"".join(parts)
+    _hold(exchange, parts[0] if len(parts) == 1 else b"".join(parts))
+
+
+def _hold(exchange: Exchange, body: bytes) -> None:
+    exchange.body = body
+    exchange.body_bytes = len(body)
+    _peek(exchange)
 
 
 def _bound(size: int, limit: int) -> None:

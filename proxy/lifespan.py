@@ -10,16 +10,20 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any, Protocol
 
+from penstock.core.config import Cache as CacheSection
 from penstock.core.config import Config
 from penstock.core.limits import IpRules, Rules
 from penstock.core.origin import OriginRules
 from penstock.core.plan import TermsOf, upstream
 from penstock.core.prices import PriceTable, Terms, terms
 from penstock.core.route import Routes, Target
+from penstock.ext import CacheStore
 from penstock.proxy.address_limits import AddressLimits
 from penstock.proxy.admission import Admission
 from penstock.proxy.app import App
 from penstock.proxy.backend_parts import BackendParts, backend_parts, timeouts
+from penstock.proxy.cache import Cache
+from penstock.proxy.cache_facts import CacheFacts
 from penstock.proxy.chaos import make_chaos
 from penstock.proxy.client_address import ClientAddresses
 from penstock.proxy.discovery import Discovery
@@ -27,10 +31,11 @@ from penstock.proxy.entrance import Entrance
 from penstock.proxy.health_checks import health_checks
 from penstock.proxy.identify import caller_maker
 from penstock.proxy.log import Log
+from penstock.proxy.processors import cores
 from penstock.proxy.request_id import RequestIds
 from penstock.proxy.settings import Settings
 from penstock.proxy.shared import Memory, Shared, keeps_state, open_shared
-from penstock.proxy.upstream.attempt import Attempts
+from penstock.proxy.upstream.attempt import HOLD_BYTES, Attempts
 from penstock.proxy.upstream.targets import TargetCells
 from penstock.proxy.wall_clock import WallClock
 
@@ -49,7 +54,8 @@ class WorkerParts:
         self.loop = loop
         self.clock = WallClock(time.time_ns)
         self.memory = Memory(settings.config.server.state_dir)
-        self.request_ids = RequestIds(secrets.token_hex(4).encode())
+        self.name = secrets.token_hex(4)
+        self.request_ids = RequestIds(self.name.encode())
         self.version = version("penstock")
         self.started: float = loop.time()
         self.started_at: datetime = self.clock.now()
@@ -170,6 +176,7 @@ async def _build(
         version=parts.version,
     )
     app.started, app.started_at = parts.started, parts.started_at
+    app.cache = cache_of(app, parts, previous)
     # Whatever else works in the background belongs here; it is cancelled when another App takes its place.
     work: list[Work] = [discovery.run, health.run]
     if chaos is not None:
@@ -177,6 +184,8 @@ async def _build(
         work.append(chaos.run)
     if shared is not None:
         work.append(shared.ring.run)
+    if app.cache is not None and app.cache.facts is not None:
+        work.append(app.cache.facts.run)
     return Generation(settings, app, backends, tuple(work))
 
 
@@ -198,6 +207,39 @@ async def shared_of(settings: Settings, parts: WorkerParts, previous: Generation
     if before is None or shared.ring is not before[1].ring:
         await shared.ring.refresh()
     return shared
+
+
+def cache_of(app: App, parts: WorkerParts, previous: Generation | None) -> Cache | None:
+    """This worker's part of the cache, with all that is in it where its size is what it was. None = there is none."""
+    section, before = app.config.cache, None if previous is None else previous.app
+    if not section.max_bytes:
+        return None
+    clears = parts.memory.cache_clears()
+    if before is not None and before.cache is not None and same_size(section, before.config.cache):
+        store = before.cache.store
+    else:
+        most_bytes = section.max_bytes // (app.config.server.workers or cores())
+        store = CacheStore(most_bytes, clears, int(most_bytes * section.max_entry_share))
+    facts = None
+    if app.shared is not None and app.shared.store is not None:
+        facts = CacheFacts(store, app.shared.store, section.facts, parts.name, parts.clock.read, app.log)
+    return Cache(
+        app.config,
+        store=store,
+        facts=facts,
+        clears=clears,
+        attempts=app.attempts,
+        admission=app.admission,
+        active=app.active,
+        settle=app.settle,
+        log=app.log,
+        most_bytes=max(int(store.max_bytes * section.max_entry_share), HOLD_BYTES),
+    )
+
+
+def same_size(one: CacheSection, other: CacheSection) -> bool:
+    """Whether what is kept can stay where it is."""
+    return (one.max_bytes, one.max_entry_share) == (other.max_bytes, other.max_entry_share)
 
 
 def succeed(new: Generation, old: Generation) -> None:

@@ -83,7 +83,7 @@ async def _stream(reply: Reply, connection: Connection, exchange: Exchange, scan
                 return
             last = b""
         finally:
-            exchange.usage = scanner.usage
+            exchange.usage, exchange.finish_reason = scanner.usage, scanner.finish_reason
             exchange.stream_lines = scanner.lines
         if scanner.flags & REPLY_COMPLETE:
             await exchange.finish(last)

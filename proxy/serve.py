@@ -16,6 +16,7 @@ from penstock.proxy.handover import Predecessor
 from penstock.proxy.http1_server import BACKLOG
 from penstock.proxy.notify import Notify
 from penstock.proxy.prepare import prepare
+from penstock.proxy.processors import cores
 from penstock.proxy.say import say
 from penstock.proxy.settings import Overrides, Settings, load, locate, variables
 from penstock.proxy.shared import keeps_state
@@ -131,10 +132,3 @@ def announce(settings: Settings, listener: socket.socket) -> None:
     for line in settings.found:
         print(f"  {line}")
     sys.stdout.flush()
-
-
-def cores() -> int:
-    """Processors this process may run on."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from secrets import token_bytes
 
 from penstock.core.config import Config
 from penstock.core.limits import Rules
 from penstock.core.principal import ANONYMOUS
-from penstock.ext import Spool, State, Targets
+from penstock.ext import CacheClears, Spool, State, Targets
 from penstock.proxy.held import held_of_file
 from penstock.proxy.identify import Identify, caller_maker
 from penstock.proxy.key_register import KeyRegister
@@ -62,6 +63,7 @@ class Memory:
         self._state: State | None = None
         self._spool: Spool | None = None
         self._targets: Targets | None = None
+        self._cache_clears: CacheClears | None = None
 
     def state(self) -> State:
         """Raises OSError."""
@@ -77,9 +79,23 @@ class Memory:
         """What all workers know of the targets; of this process alone where nothing else is kept, and no folder can be
         used. Raises OSError, but for that."""
         if self._targets is None:
-            where = "" if self._state is None and not self.folder.path.is_dir() else str(self.folder.targets)
-            self._targets = Targets(where, boot_id())
+            self._targets = Targets(self._where(self.folder.targets), boot_id())
         return self._targets
+
+    def cache_clears(self) -> CacheClears:
+        """What all workers know of each other's kept answers; as `targets`."""
+        if self._cache_clears is None:
+            self._cache_clears = CacheClears(self._where(self.folder.cache), boot_id())
+        return self._cache_clears
+
+    def sweep(self) -> None:
+        """Take away what dead workers held. Raises OSError."""
+        self.targets().sweep()
+        if self._cache_clears is not None:
+            self._cache_clears.sweep()
+
+    def _where(self, file: Path) -> str:
+        return "" if self._state is None and not self.folder.path.is_dir() else str(file)
 
 
 def open_shared(

@@ -17,6 +17,7 @@ class StateFolder:
         self.database = self.path / "penstock.db"
         self.shared = self.path / "state.shm"
         self.targets = self.path / "targets.shm"
+        self.cache = self.path / "cache.shm"
         self.spool = self.path / "spool"
 
     def make(self) -> None:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from penstock.core.config import Server
-from penstock.ext import Targets
 from penstock.proxy import http1_server
 from penstock.proxy.generations import Generations
 from penstock.proxy.lifespan import Generation, WorkerParts, build
 from penstock.proxy.link import Link, Message
 from penstock.proxy.settings import Settings
+from penstock.proxy.shared import Memory
 
 # How long requests may take to end once the time for draining is over.
 AFTER_DRAIN_S = 2.0
@@ -69,7 +69,7 @@ async def _serve(settings: Settings, listener: socket.socket, link: Link) -> Non
     loop.add_signal_handler(signal.SIGTERM, ending.drain)
     parts = WorkerParts(settings, loop)
     generations = Generations(await build(settings, parts))
-    tasks = [loop.create_task(generations.tick()), loop.create_task(_sweep(parts.memory.targets()))]
+    tasks = [loop.create_task(generations.tick()), loop.create_task(_sweep(parts.memory))]
     inbound = await _listen(generations, settings.config.server, listener, tasks)
     listener.close()
     obey = Obedience(parts, generations, inbound, link, ending)
@@ -188,10 +188,10 @@ async def _listen(
     return secure
 
 
-async def _sweep(targets: Targets) -> None:
-    """Take away what dead workers held at targets."""
+async def _sweep(memory: Memory) -> None:
+    """Take away what dead workers held at targets, and in the cache."""
     while True:
-        targets.sweep()
+        memory.sweep()
         await asyncio.sleep(SWEEP_S)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from penstock.proxy.endpoints import admin, auth
 from penstock.proxy.endpoints.backends import backend_do, backends
+from penstock.proxy.endpoints.cache import cache, clear
 from penstock.proxy.endpoints.chaos import chaos, one_fault
 from penstock.proxy.endpoints.explain import explain
 from penstock.proxy.endpoints.health import health, live, llm_health, ready
@@ -31,6 +32,8 @@ OWN: Mapping[str, "Callable[[App, Exchange], Awaitable[None]]"] = {
     "update_key": auth.update_key,
     "admin_stats": admin.stats,
     "admin_usage": admin.usage,
+    "cache": cache,
+    "clear_cache": clear,
     "chaos": chaos,
     "chaos_fault": one_fault,
     "backends": backends,

@@ -109,7 +109,7 @@ class Attempts:
         """
         self.budget.requests += 1
         if plan.heartbeat_s:
-            begin_heartbeat(plan.heartbeat_s, exchange, self._comment, self.loop)
+            begin_heartbeat(plan.heartbeat_s, exchange, self.comment, self.loop)
         now_ns = self.now_ns()
         group = plan.groups[0]
         taken = group.balancer.take(now_ns, self.draw(64))
@@ -217,7 +217,7 @@ class Attempts:
             return Reply(head, None, pool, body)
         return Reply(head, connection, pool, body)
 
-    def _comment(self, exchange: Exchange) -> bytes:
+    def comment(self, exchange: Exchange) -> bytes:
         """What a heartbeat says."""
         if exchange.waiter is None:
             return IDLE
@@ -292,7 +292,7 @@ def check_whole(head: ResponseHead, body: bytes, dialect: int, exchange: Exchang
     text = decoded(body, head.headers) if head.encoded else body
     answer = None if text is None else scan_answer(text, dialect)
     if answer is not None:
-        exchange.usage = answer.usage
+        exchange.usage, exchange.finish_reason = answer.usage, answer.finish_reason
         if not answer.complete:
             raise IncompleteReply("the backend's answer has no finish_reason: it was cut off", phase="body")
     elif text is not None and not _is_json(text):

@@ -13,7 +13,8 @@ import pytest
 from raw_client import JSON_TYPE, RawClient, ask, chat_body, request, wait_until
 
 from penstock.core.address import Address
-from penstock.proxy.serve import bind, cores
+from penstock.proxy.processors import cores
+from penstock.proxy.serve import bind
 from running import PENSTOCK, Demo, Penstock, Process, config, free_port
 
 TRACE = "Traceback"
@@ -49,7 +50,7 @@ def test_bind_right_after_a_listener_with_connections() -> None:
 def test_cores_are_those_this_process_may_use() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from penstock.proxy.serve import cores; print(cores())"
+        "from penstock.proxy.processors import cores; print(cores())"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"1\n"
     assert 1 <= cores() <= (os.cpu_count() or 1)
