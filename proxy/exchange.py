@@ -271,7 +271,7 @@ class Exchange(Arrived):
 
         lines: the header lines it is kept with, each ended by CRLF. streams: it goes in chunks.
         """
-        if self._door is None or self.cors:
+        if self._door is None or self.cors or self.explains is not None:
             return None
         self.status = 200
         self.first_byte = perf_counter()

@@ -229,7 +229,7 @@ def test_only_health_and_the_look_at_a_key_are_open() -> None:
 def test_the_paths_of_administrators() -> None:
     admins = {endpoint.route for endpoint in EXACT.values() if endpoint.access == "admin"}
     assert all(route.startswith(("/auth/", "/admin/")) for route in admins)
-    assert len(admins) == 10
+    assert len(admins) == 12
 
 
 @pytest.mark.parametrize(
