@@ -255,13 +255,7 @@ class ServerConnection(asyncio.Protocol):
             return self._listener.sent
         end = self._end_of_head()
         reason = REASONS.get(head.status, b"")
-        answer = head.answer(reason, request_id, standing, self._listener.date(), end, body)
-        if keep and len(answer) <= HIGH_WATER_BYTES:
-            self._listener.write_soon(self._transport, answer)
-        else:
-            self._transport.write(answer)
-        self._answered()
-        return self._listener.sent if self._blocked is None else self._blocked
+        return self._send_whole(head.answer(reason, request_id, standing, self._listener.date(), end, body))
 
     def answer_stored(
         self, lines: bytes, age_s: int, request_id: bytes, standing: bytes, body: bytes, streams: bool
@@ -273,10 +267,16 @@ class ServerConnection(asyncio.Protocol):
         if streams and self._request is not None and not self._request.http10:
             framing = b"transfer-encoding: chunked\r\n"
             body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
-        self._transport.write(
+        return self._send_whole(
             b"HTTP/1.1 200 OK\r\n%bx-cache: HIT\r\nage: %d\r\nx-request-id: %b\r\n%b%b%b%b"
             % (lines, age_s, request_id, standing, framing, self._end_of_head(), body)
         )
+
+    def _send_whole(self, answer: bytes) -> Awaitable[None]:
+        if self._keep and len(answer) <= HIGH_WATER_BYTES:
+            self._listener.write_soon(self._transport, answer)
+        else:
+            self._transport.write(answer)
         self._answered()
         return self._listener.sent if self._blocked is None else self._blocked
 

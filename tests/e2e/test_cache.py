@@ -13,7 +13,7 @@ import pytest
 from governed import ADMIN, ENV, configuration, query, rows
 from raw_client import RawClient, chat_body, request, wait_until
 
-from running import Demo, Penstock, config
+from running import UNASKED, Demo, Penstock, config
 
 CHAT = "/v1/chat/completions"
 TTL = "[cache]\nttl_s = 60\n"
@@ -45,7 +45,7 @@ def demo() -> Iterator[Demo]:
 @pytest.fixture(scope="module")
 def kept(demo: Demo) -> Iterator[Penstock]:
     model = '[models.demo]\ntargets = ["demo"]\n'
-    text = config(demo.port, more=TTL + model).replace("discover = true", "discover = false")
+    text = config(demo.port, backend=UNASKED, more=TTL + model).replace("discover = true", "discover = false")
     with Penstock(text) as process:
         yield process
 
@@ -187,7 +187,7 @@ def test_a_request_with_faults_is_not_kept(client: httpx.Client, demo: Demo) -> 
 
 
 def test_without_a_ttl_nothing_is_said_of_a_cache(demo: Demo) -> None:
-    with Penstock(config(demo.port)) as process:
+    with Penstock(config(demo.port, backend=UNASKED)) as process:
         answer = httpx.post(process.url + CHAT, json=ask("hello"), headers={"cache-control": "no-cache"})
         assert answer.status_code == 200 and told(answer) is None
 
@@ -204,7 +204,10 @@ cache_ttl_s = 0
 targets = [{ backend = "demo", model = "demo" }]
 cache_ttl_s = 1
 """
-    with Penstock(config(demo.port, more=more)) as process, httpx.Client(base_url=process.url) as client:
+    with (
+        Penstock(config(demo.port, backend=UNASKED, more=more)) as process,
+        httpx.Client(base_url=process.url) as client,
+    ):
         assert [told(client.post("/v1/embeddings", json={"model": "demo", "input": "x"})) for _ in range(2)] == [
             None
         ] * 2
@@ -336,7 +339,7 @@ def test_the_store_is_told(demo: Demo, bodies: bool) -> None:
 
 
 def test_what_is_kept_outlives_a_reload(demo: Demo) -> None:
-    text = config(demo.port, more=TTL)
+    text = config(demo.port, backend=UNASKED, more=TTL)
     with Penstock(text) as process, httpx.Client(base_url=process.url) as client:
         process.up()
         fields = ask("over a reload")
@@ -363,7 +366,7 @@ def test_over_tls_and_http2(demo: Demo, certificates: Path) -> None:
 
     tls = f'[server.tls]\ncert_file = "{certificates}/server.pem"\nkey_file = "{certificates}/server.key"\n'
     trust = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
-    with Penstock(config(demo.port, more=tls + TTL)) as process:
+    with Penstock(config(demo.port, backend=UNASKED, more=tls + TTL)) as process:
         for http2 in (False, True):
             with httpx.Client(base_url=process.url, verify=trust, http2=http2) as client:
                 for stream in (False, True):
@@ -374,7 +377,7 @@ def test_over_tls_and_http2(demo: Demo, certificates: Path) -> None:
 
 
 def test_a_replay_at_a_pace(demo: Demo) -> None:
-    with Penstock(config(demo.port, more=TTL + "replay_chunks_per_s = 100\n")) as process:
+    with Penstock(config(demo.port, backend=UNASKED, more=TTL + "replay_chunks_per_s = 100\n")) as process:
         fields = ask("slowly", stream=True)
         first = httpx.post(process.url + CHAT, json=fields, headers={"x-demo-tokens": "50"})
         began = time.monotonic()
@@ -386,7 +389,7 @@ def test_a_replay_at_a_pace(demo: Demo) -> None:
 
 def test_a_slow_reader_of_a_large_answer_gets_all_of_it_though_it_is_evicted(demo: Demo) -> None:
     cache = "[cache]\nttl_s = 60\nmax_bytes = 4_000_000\nmax_entry_share = 0.5\n"
-    with Penstock(config(demo.port, more=cache)) as process:
+    with Penstock(config(demo.port, backend=UNASKED, more=cache)) as process:
         body = chat_body(stream=True)
         lines = ("Content-Type: application/json", "x-demo-tokens: 50", "x-demo-bytes: 10000")
         asked = request("POST", CHAT, body, *lines)

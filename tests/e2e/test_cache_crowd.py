@@ -11,7 +11,7 @@ import pytest
 from crowd import Member, crowd
 from raw_client import RawClient, chat_body, request, wait_until
 
-from running import Demo, Penstock
+from running import UNASKED, Demo, Penstock
 from running import config as usual
 
 CROWD = 1_000
@@ -21,7 +21,7 @@ TTL = "[cache]\nttl_s = 60\n"
 def config(demo_port: int, **sections: str) -> str:
     """The backend is asked for nothing but answers: what it counts is what clients made it do."""
     more = sections.pop("more", "") + '[models.demo]\ntargets = ["demo"]\n'
-    return usual(demo_port, more=more, **sections).replace("discover = true", "discover = false")
+    return usual(demo_port, backend=UNASKED, more=more, **sections).replace("discover = true", "discover = false")
 
 
 @pytest.fixture(scope="module")
