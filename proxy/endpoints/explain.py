@@ -58,7 +58,8 @@ async def _explained(app: "App", wish: ExplainRequest, would_be: Exchange) -> Fa
     would_be.endpoint = endpoint
     would_be.caller = await _caller(app, wish)
     server = app.config.server
-    await read_body(would_be, endpoint, Sizes(server.max_body_bytes, server.max_upload_bytes))
+    if (reading := read_body(would_be, endpoint, Sizes(server.max_body_bytes, server.max_upload_bytes))) is not None:
+        await reading
     plan = await app.plan(endpoint, would_be.model)
     facts = {**plan_facts(app, plan, would_be), "groups": [foreseen(group) for group in stood(app, plan)]}
     del facts["request_id"]
