@@ -13,11 +13,20 @@ GATE = 3.5
 
 async def measure(stand: Stand, *, rounds: int, round_s: float, warm_s: float) -> Figure:
     """Rounds of penstock and nginx in turn, and of the upstream itself for its speed."""
-    ways = (stand.penstock, stand.nginx)
+    cost, speed = await in_turn("plain", (stand.penstock, stand.nginx), rounds, round_s, warm_s)
+    async with Load(stand.direct.plain, CONNECTIONS) as load:
+        speed[stand.direct.name] = [(await round_of(stand.direct, load, round_s))[1]]
+    return Ratios("plain", "CPU per request", cost, GATE, per_s=speed).figure()
+
+
+async def in_turn(
+    scenario: str, ways: tuple[Way, Way], rounds: int, round_s: float, warm_s: float
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Rounds of two ways by turns: CPU seconds per request, and requests per second, by the way's name."""
     cost: dict[str, list[float]] = {way.name: [] for way in ways}
-    speed: dict[str, list[float]] = {way.name: [] for way in (*ways, stand.direct)}
-    async with Load(stand.penstock.plain, CONNECTIONS) as a, Load(stand.nginx.plain, CONNECTIONS) as b:
-        loads = {stand.penstock.name: a, stand.nginx.name: b}
+    speed: dict[str, list[float]] = {way.name: [] for way in ways}
+    async with Load(ways[0].plain, CONNECTIONS) as a, Load(ways[1].plain, CONNECTIONS) as b:
+        loads = {ways[0].name: a, ways[1].name: b}
         for way in ways:
             await round_of(way, loads[way.name], warm_s)
         for number in range(rounds):
@@ -25,10 +34,9 @@ async def measure(stand: Stand, *, rounds: int, round_s: float, warm_s: float) -
                 cpu_s, per_s = await round_of(way, loads[way.name], round_s)
                 cost[way.name].append(cpu_s)
                 speed[way.name].append(per_s)
-            say(f"plain {number + 1}/{rounds}: {cost['penstock'][-1] * 1e6:.1f} : {cost['nginx'][-1] * 1e6:.1f} µs")
-    async with Load(stand.direct.plain, CONNECTIONS) as load:
-        speed["direct"].append((await round_of(stand.direct, load, round_s))[1])
-    return Ratios("plain", "CPU per request", cost, GATE, per_s=speed).figure()
+            ours, theirs = (cost[way.name][-1] * 1e6 for way in ways)
+            say(f"{scenario} {number + 1}/{rounds}: {ours:.1f} : {theirs:.1f} µs")
+    return cost, speed
 
 
 async def round_of(way: Way, load: Load, seconds: float) -> tuple[float, float]:

@@ -485,8 +485,6 @@ class Quote:
     ) -> Quote: ...
     def worst(self, body: bytes, choices: int, cap: int) -> tuple[int, int]:
         """(tokens, nano-USD) a request with this body can need at most. cap: the most tokens of one answer."""
-    def output_cap(self, asked: int | None, tier: int | None) -> int:
-        """The most tokens one answer can have: what the request asks, else the tier's cap and the longest answer."""
     def cost(self, usage: Usage) -> int:
         """What was used."""
 

@@ -75,12 +75,6 @@ impl Quote {
         self.bounded(body, choices, cap)
     }
 
-    /// The most tokens one answer can have, by what the request asks and what its key may.
-    #[pyo3(signature = (asked, tier))]
-    fn output_cap(&self, asked: Option<u64>, tier: Option<u64>) -> u64 {
-        self.quote.output_cap(asked, tier)
-    }
-
     /// Nano-USD of what was used.
     fn cost(&self, usage: &Usage) -> u64 {
         self.spent(usage)
